@@ -1,0 +1,65 @@
+//! What a module is.
+
+use std::rc::Rc;
+
+use super::{Cx, Errno, File, FileKind, FileSystem, Op, Vnode, fail};
+
+bitflags::bitflags! {
+    /// Flags of `mount(2)` that concern the file system or the mount.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct MountFlags: u64 {
+        const RDONLY = 1;
+        const NOSUID = 2;
+        const NODEV = 4;
+        const NOEXEC = 8;
+        const SYNCHRONOUS = 16;
+        const DIRSYNC = 128;
+        const NOATIME = 1024;
+        const NODIRATIME = 2048;
+        const RELATIME = 1 << 21;
+        const STRICTATIME = 1 << 24;
+    }
+}
+
+/// The arguments of `mount(2)`, digested.
+pub struct MountRequest<'a> {
+    pub source: &'a str,
+    /// The whole type, `fuse.sshfs`.
+    pub fstype: &'a str,
+    pub flags: MountFlags,
+    /// The comma-separated options.
+    pub data: &'a [u8],
+    /// What kind of file it is mounted on.
+    pub target: FileKind,
+    /// The caller's open file with this number, if a module serves it.
+    pub file: &'a dyn Fn(i32) -> Option<Rc<dyn File>>,
+}
+
+/// A device node that a module shows in every view.
+pub struct Device {
+    /// `/dev/fuse`
+    pub path: &'static str,
+    pub node: Rc<dyn Vnode>,
+}
+
+/// Something a view can contain. Every method has a default: "not mine".
+pub trait Module {
+    /// One word, as `vu_lsmod` shows it.
+    fn name(&self) -> &'static str;
+    /// One line for people.
+    fn summary(&self) -> &'static str;
+    /// Does it serve this file-system type?
+    fn serves(&self, _fstype: &str) -> bool {
+        false
+    }
+    /// Lines for `/proc/filesystems`.
+    fn filesystems(&self) -> &'static [&'static str] {
+        &[]
+    }
+    fn mount<'a>(&'a self, _cx: Cx<'a>, _request: MountRequest<'a>) -> Op<'a, Rc<dyn FileSystem>> {
+        fail(Errno::ENODEV)
+    }
+    fn devices(&self) -> Vec<Device> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,5 @@
+//! Meaning: the half of FUSE that Linux plays.
+
+mod client;
+
+pub use client::{Client, Clock};

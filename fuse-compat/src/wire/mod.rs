@@ -1,0 +1,1 @@
+//! Bytes: what travels between the kernel side and a server.

@@ -1,0 +1,18 @@
+//! What differs per machine: registers, legacy forms of calls, the layout of structures. One file a machine, all with
+//! the same names.
+
+pub mod layout;
+mod x86_64;
+
+pub use layout::{
+    Cmsghdr, Flock, Iovec, Mmsghdr, Msghdr, Stat, Statfs, Statx, StatxTimestamp, Timespec, Timeval, Utimbuf,
+    put_dirent, put_dirent64,
+};
+pub use x86_64::{Regs, SYSCALL_LEN, fold};
+
+/// A system call: its number and six arguments, before any interpretation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RawCall {
+    pub nr: u32,
+    pub args: [u64; 6],
+}

@@ -1,0 +1,31 @@
+//! How commands reach the hypervisor of the view they run in.
+
+use crate::control::{Request, Response};
+use crate::trap;
+
+use super::Failure;
+
+/// Is this process in a view?
+pub fn in_view() -> bool {
+    matches!(trap::control_call(b"\"Describe\""), Ok(Some(_)))
+}
+
+/// Asks the view that this process runs in. Fails with a hint outside.
+pub fn ask(request: &Request) -> Result<Response, Failure> {
+    let bytes = serde_json::to_vec(request).map_err(|e| Failure::new(e.to_string()))?;
+    match trap::control_call(&bytes) {
+        Ok(Some(answer)) => {
+            serde_json::from_slice(&answer).map_err(|e| Failure::new(format!("unreadable answer: {e}")))
+        }
+        Ok(None) => Err(Failure::with(1, "not in a view; run it inside one: umvu COMMAND")),
+        Err(errno) => Err(Failure::with(1, format!("the view refused: {errno}"))),
+    }
+}
+
+/// Asks for something to be done.
+pub fn order(request: &Request) -> super::Outcome {
+    match ask(request)? {
+        Response::Failed(message) => Err(Failure::with(1, message)),
+        Response::Done | Response::View(_) => Ok(0),
+    }
+}

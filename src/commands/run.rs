@@ -1,0 +1,254 @@
+//! `umvu CMD`: a new view, from its first program to its end.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::Args;
+use fsmodules::api::Module;
+
+use crate::door::Door;
+use crate::hypervisor::Hypervisor;
+use crate::session::Session;
+use crate::trace::Trace;
+use crate::trap::{self, SpawnSpec, Tracer, WaitStatus};
+use crate::view::Mounts;
+
+use super::mountspec::MountSpec;
+use super::vumount::{io_text, mount};
+use super::{APPLETS, Failure, Outcome};
+
+#[derive(Args)]
+pub struct Run {
+    /// Mount before the command starts: type=fuse,program=PROGRAM,source=SOURCE,target=DIR[,readonly][,options=…],
+    /// or type=bind,source=PATH,target=PATH
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    mount: Vec<MountSpec>,
+    /// Name of the view, for `umvu exec` and `umvu ps`
+    #[arg(long)]
+    name: Option<String>,
+    /// Print one line a call: `call`, `fuse` or both, to stderr or to a file
+    #[arg(long, value_name = "call,fuse[:FILE]", num_args = 0..=1, require_equals = true, default_missing_value = "call,fuse")]
+    trace: Option<String>,
+    /// How long filesystems may take to end after the command
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    grace: u64,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    pub fn run(mut self) -> Outcome {
+        if self.command.is_empty() {
+            return Err(Failure::new("no command given; umvu --help shows how to use it"));
+        }
+        let status = if self.mount.is_empty() {
+            let program = look_up(&self.command[0])?;
+            self.start(&program, None)?
+        } else {
+            let program = own_path()?;
+            let mut argv: Vec<OsString> = vec!["umvu".into(), "__start".into()];
+            for spec in &self.mount {
+                argv.extend(["--mount".into(), spec.to_words().into()]);
+            }
+            argv.push("--".into());
+            argv.append(&mut self.command);
+            self.command = argv;
+            self.start(&program, None)?
+        };
+        Ok(exit_status(status))
+    }
+
+    fn start(&self, program: &Path, announce: Option<&str>) -> Result<WaitStatus, Failure> {
+        let trace = Trace::default();
+        if let Some(wanted) = &self.trace {
+            let (what, file) = wanted
+                .split_once(':')
+                .map_or((wanted.as_str(), None), |(what, file)| (what, Some(file)));
+            let what = if what.is_empty() { "call,fuse" } else { what };
+            trace.switch(Some(what), file).map_err(Failure::new)?;
+        }
+        let name = self.name.clone().unwrap_or_else(|| std::process::id().to_string());
+        let door = match Door::open(&name) {
+            Ok(door) => Some(door),
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
+                return Err(Failure::new(format!(
+                    "a view called `{name}` is running already; choose another --name"
+                )));
+            }
+            // A host without abstract sockets: the view works, only nobody can join it.
+            Err(_) => None,
+        };
+        trap::probe().map_err(|e| Failure::new(e.to_string()))?;
+        let mut tracer = Tracer::new();
+        let argv = self.command.iter().map(|arg| arg.as_bytes().to_vec()).collect();
+        let spec = SpawnSpec {
+            program: program.as_os_str().as_bytes().to_vec(),
+            argv,
+            envp: None,
+        };
+        let shown = self.command[0].to_string_lossy();
+        let main = tracer.spawn(&spec).map_err(|e| cannot_run(&shown, &e))?;
+        let modules = modules();
+        let mounts = Mounts::new();
+        fit_out(&mounts, &modules);
+        let hv = Hypervisor::new(tracer, mounts, modules, name.clone(), trace)
+            .map_err(|e| Failure::new(format!("cannot start: {}", io_text(&e))))?;
+        if let Some(line) = announce {
+            eprintln!("umvu: {}", line.replace("NAME", &name));
+        }
+        Ok(Session::new(hv, main, Duration::from_secs(self.grace), door).run())
+    }
+}
+
+/// `umvu vumount …` outside a view: serves it until it is unmounted or interrupted.
+pub fn serve(spec: MountSpec, name: Option<String>) -> Outcome {
+    let argv = ["umvu", "__start", "--serve", "--mount", &spec.to_words()]
+        .map(OsString::from)
+        .to_vec();
+    let run = Run {
+        mount: Vec::new(),
+        name,
+        trace: None,
+        grace: 10,
+        command: argv,
+    };
+    let line = format!(
+        "serving {} in view NAME; join it with: umvu exec NAME COMMAND",
+        spec.target
+    );
+    Ok(exit_status(run.start(&own_path()?, Some(&line))?))
+}
+
+fn cannot_run(command: &str, error: &trap::SpawnError) -> Failure {
+    match error {
+        trap::SpawnError::Exec(errno) => {
+            let status = if errno.raw() == libc::ENOENT { 127 } else { 126 };
+            let why = io_text(&std::io::Error::from_raw_os_error(errno.raw()));
+            Failure::with(status, format!("cannot run {command}: {why}"))
+        }
+        trap::SpawnError::Trace(error) => Failure::new(error.to_string()),
+    }
+}
+
+/// The modules of a view.
+fn modules() -> Vec<Rc<dyn Module>> {
+    vec![Rc::new(fsmodules::fuse::FuseModule::default())]
+}
+
+/// What every view has besides the host's files: the modules' devices and umvu's own commands.
+fn fit_out(mounts: &Mounts, modules: &[Rc<dyn Module>]) {
+    for device in modules.iter().flat_map(|module| module.devices()) {
+        mounts.fit_device(Path::new(device.path), device.node);
+    }
+    let Ok(own) = own_path() else { return };
+    for name in APPLETS.iter().chain(&["fusermount"]) {
+        let path = Path::new("/usr/bin").join(name);
+        if !path.exists() && look_up(name.as_ref()).is_err() {
+            mounts.fit_command(&path, &own);
+        }
+    }
+}
+
+fn own_path() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|e| Failure::new(format!("cannot find umvu's own program: {}", io_text(&e))))
+}
+
+/// Finds a command as execvp(3) does, with the shell's exit statuses.
+fn look_up(command: &std::ffi::OsStr) -> Result<PathBuf, Failure> {
+    let shown = command.to_string_lossy();
+    if command.as_bytes().contains(&b'/') {
+        return Ok(command.into());
+    }
+    if command.is_empty() {
+        return Err(Failure::with(127, "cannot run ``: no such command"));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let mut found = None;
+    for directory in std::env::split_paths(&path) {
+        let candidate = directory.join(command);
+        if candidate.is_file() {
+            if rustix::fs::access(&candidate, rustix::fs::Access::EXEC_OK).is_ok() {
+                return Ok(candidate);
+            }
+            found = Some(candidate);
+        }
+    }
+    if APPLETS.iter().any(|name| *name == command) {
+        return own_path();
+    }
+    Err(match found {
+        Some(file) => Failure::with(126, format!("cannot run {}: permission denied", file.display())),
+        None => Failure::with(127, format!("cannot run {shown}: no such command in PATH")),
+    })
+}
+
+fn exit_status(status: WaitStatus) -> u8 {
+    match status {
+        WaitStatus::Exited(code) => code as u8,
+        WaitStatus::Signaled(signal) => (128 + signal) as u8,
+    }
+}
+
+/// The first program of a view with `--mount`: mounts, then becomes the command.
+#[derive(Args)]
+pub struct Start {
+    #[arg(long)]
+    mount: Vec<MountSpec>,
+    /// There is no command: stay until what was mounted is unmounted.
+    #[arg(long)]
+    serve: bool,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+impl Start {
+    pub fn run(self) -> Outcome {
+        use std::os::unix::process::CommandExt;
+        for spec in &self.mount {
+            mount(spec).map_err(|failure| Failure {
+                status: super::FAILURE,
+                ..failure
+            })?;
+        }
+        if self.serve {
+            return stay(&self.mount);
+        }
+        let Some((program, args)) = self.command.split_first() else {
+            return Ok(0);
+        };
+        let error = std::process::Command::new(program).args(args).exec();
+        let status = if error.kind() == std::io::ErrorKind::NotFound {
+            127
+        } else {
+            126
+        };
+        Err(Failure::with(
+            status,
+            format!("cannot run {}: {}", program.to_string_lossy(), io_text(&error)),
+        ))
+    }
+}
+
+/// Waits until none of the targets is a mountpoint any more.
+fn stay(specs: &[MountSpec]) -> Outcome {
+    let targets: Vec<String> = specs
+        .iter()
+        .filter_map(|spec| std::path::absolute(&spec.target).ok())
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        match super::client::ask(&crate::control::Request::Describe)? {
+            crate::control::Response::View(view) => {
+                if !view.mounts.iter().any(|mount| targets.contains(&mount.target)) {
+                    return Ok(0);
+                }
+            }
+            _ => return Ok(0),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What umvu's own commands say to a view's hypervisor, from inside (by the control call) and from outside (by a
+//! socket): requests and responses, as JSON.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// The view's name, mounts, processes and modules.
+    Describe,
+    /// Wait until something is mounted at this absolute path of the view, and answers.
+    Await { target: String },
+    /// Enable or disable a module; mounts that it serves already stay.
+    Module { name: String, enabled: bool },
+    /// Give the view a name.
+    Rename { name: String },
+    /// Switch the trace on (`call`, `fuse`; to this file or to umvu's stderr) or off.
+    Trace { what: Option<String>, file: Option<String> },
+    /// Trace this waiting process; it enters the view.
+    Enter { pid: i32, cwd: String },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Response {
+    Done,
+    View(Description),
+    /// One clear line.
+    Failed(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Description {
+    pub name: String,
+    pub pid: u32,
+    pub mounts: Vec<MountLine>,
+    pub processes: Vec<ProcessLine>,
+    pub modules: Vec<ModuleLine>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MountLine {
+    pub target: String,
+    pub fstype: String,
+    pub source: String,
+    pub options: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ProcessLine {
+    pub pid: i32,
+    pub tid: i32,
+    pub command: String,
+    /// The call it waits in, and for which file system.
+    pub waits_for: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ModuleLine {
+    pub name: String,
+    pub summary: String,
+    pub enabled: bool,
+}
+
+/// The longest request or response.
+pub const MAX_MESSAGE: usize = 1 << 20;

@@ -1,0 +1,432 @@
+//! What a handler sees: the call, its caller, and the ways from arguments to places.
+
+use std::cell::{OnceCell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use fsmodules::api::{Caller, Cx, Errno, Ids, MountFlags, Name, Vnode};
+use fuse_compat::kernel::Client;
+
+use crate::abi::RawCall;
+use crate::hypervisor::Hypervisor;
+use crate::table;
+use crate::task::{OpenFile, ScratchSlot, Task};
+use crate::trap::{GuestMemory, Memory, Reply};
+use crate::view::{Found, HostPlace, Last, MountUse, Place, VirtualPlace, WalkFlags, Walker};
+
+use super::procfs::Links;
+
+/// `AT_FDCWD`
+pub const CWD: i32 = libc::AT_FDCWD;
+
+/// Where an existing file is.
+pub enum Target {
+    /// Where the kernel finds it too: the call can pass as it is.
+    Native,
+    /// On the host, at this path.
+    Host(Vec<u8>),
+    Virtual(VirtualPlace),
+}
+
+/// Where a name is to be made, removed or replaced.
+pub enum Slot {
+    Native,
+    /// On the host, at this path.
+    Host(Vec<u8>),
+    Virtual(NameIn),
+}
+
+/// A name in a virtual directory.
+pub struct NameIn {
+    pub dir: VirtualPlace,
+    pub name: Name,
+    /// What has the name now.
+    pub child: Option<Place>,
+    /// The path ended in a slash: only a directory will do.
+    pub slash: bool,
+}
+
+/// A caught call on its way through a handler.
+pub struct Ctx {
+    pub hv: Rc<Hypervisor>,
+    pub task: Rc<Task>,
+    /// The call, with legacy forms folded into the modern ones.
+    pub call: RawCall,
+    ids: OnceCell<Rc<Ids>>,
+    /// Requests that modules sent for it.
+    pub requests: RefCell<Vec<&'static str>>,
+    /// The mount that answered, for the trace.
+    pub answered_by: RefCell<Option<String>>,
+}
+
+impl Ctx {
+    pub fn new(hv: Rc<Hypervisor>, task: Rc<Task>, call: RawCall) -> Ctx {
+        Ctx {
+            hv,
+            task,
+            call,
+            ids: OnceCell::new(),
+            requests: RefCell::default(),
+            answered_by: RefCell::default(),
+        }
+    }
+
+    /// The module API's view of this call.
+    pub fn cx(&self) -> Cx<'_> {
+        Cx {
+            caller: self,
+            host: &self.hv.host,
+        }
+    }
+
+    // Arguments.
+
+    pub fn arg(&self, n: usize) -> u64 {
+        self.call.args[n]
+    }
+
+    pub fn fd(&self, n: usize) -> i32 {
+        self.call.args[n] as i32
+    }
+
+    pub fn int(&self, n: usize) -> u32 {
+        self.call.args[n] as u32
+    }
+
+    pub fn memory(&self) -> Memory {
+        self.hv.tracer.borrow().memory(self.task.tid.get())
+    }
+
+    pub fn read(&self, address: u64, len: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; len];
+        self.memory().read(address, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.memory().write(address, bytes)
+    }
+
+    pub fn write_value<T: zerocopy::IntoBytes + zerocopy::Immutable>(
+        &self,
+        address: u64,
+        value: &T,
+    ) -> Result<(), Errno> {
+        self.memory().write(address, value.as_bytes())
+    }
+
+    pub fn read_value<T: zerocopy::FromBytes + zerocopy::IntoBytes>(&self, address: u64) -> Result<T, Errno> {
+        let mut value = T::new_zeroed();
+        self.memory().read(address, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// A string argument of at most `PATH_MAX` bytes, without its NUL.
+    pub fn path(&self, n: usize) -> Result<Vec<u8>, Errno> {
+        self.string(self.arg(n))
+    }
+
+    pub fn string(&self, address: u64) -> Result<Vec<u8>, Errno> {
+        self.memory().read_cstr(address, libc::PATH_MAX as usize)
+    }
+
+    // Descriptors.
+
+    pub fn open_file(&self, fd: i32) -> Option<Rc<OpenFile>> {
+        let file = self.task.files.borrow().get(fd)?;
+        self.answered(&file.place);
+        Some(file)
+    }
+
+    /// Where paths relative to this descriptor start.
+    pub fn place_of(&self, fd: i32) -> Result<Place, Errno> {
+        if fd == CWD {
+            return Ok(self.task.fs.borrow().cwd.borrow().clone());
+        }
+        if let Some(file) = self.open_file(fd) {
+            return Ok(Place::Virtual(file.place.clone()));
+        }
+        let link = format!("/proc/{}/fd/{fd}", self.task.tid.get());
+        let path = std::fs::read_link(link).map_err(|_| Errno::EBADF)?;
+        Ok(Place::Host(HostPlace {
+            mount: self.hv.mounts.base(),
+            path,
+        }))
+    }
+
+    // Paths.
+
+    /// Resolves a path as far as `flags` say. The walk is quick where the view has nothing that could match.
+    pub async fn walk(&self, dirfd: i32, path: &[u8], flags: WalkFlags) -> Result<Found, Errno> {
+        let absolute = path.first() == Some(&b'/');
+        let root = self.task.fs.borrow().root.borrow().clone();
+        let start = if absolute { root.clone() } else { self.place_of(dirfd)? };
+        let links = Links {
+            hv: &self.hv,
+            task: &self.task,
+        };
+        let walker = Walker {
+            mounts: &self.hv.mounts,
+            cx: self.cx(),
+            root,
+            links: &links,
+        };
+        walker.walk(start, path, flags).await
+    }
+
+    /// Does the path leave the view at once?
+    pub fn is_quick(&self, dirfd: i32, path: &[u8]) -> bool {
+        let absolute = path.first() == Some(&b'/');
+        let fs = self.task.fs.borrow();
+        let start = if absolute {
+            fs.root.borrow().clone()
+        } else if dirfd == CWD {
+            fs.cwd.borrow().clone()
+        } else {
+            match self.place_of(dirfd) {
+                Ok(place) => place,
+                Err(_) => return true,
+            }
+        };
+        self.hv.mounts.quick_native(&start, path)
+    }
+
+    /// The existing file at a path.
+    pub async fn target(&self, dirfd: i32, path: &[u8], follow: bool) -> Result<Target, Errno> {
+        if self.is_quick(dirfd, path) {
+            return Ok(Target::Native);
+        }
+        let flags = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
+        let found = self.walk(dirfd, path, flags).await?;
+        if found.native {
+            return Ok(Target::Native);
+        }
+        if let Some(path) = found.host_path() {
+            return Ok(Target::Host(path));
+        }
+        match found.place {
+            Some(Place::Virtual(place)) => {
+                if found.slash && place.node().kind() != fsmodules::api::FileKind::Directory {
+                    return Err(Errno::ENOTDIR);
+                }
+                self.answered(&place);
+                Ok(Target::Virtual(place))
+            }
+            _ => Err(Errno::ENOENT),
+        }
+    }
+
+    /// The file that a `*at` call with `AT_EMPTY_PATH` means: by descriptor if the path is empty.
+    pub async fn target_at(&self, dirfd: i32, path: &[u8], at_flags: u32, follow: bool) -> Result<Target, Errno> {
+        if path.is_empty() && at_flags & libc::AT_EMPTY_PATH as u32 != 0 {
+            return Ok(match self.place_of(dirfd) {
+                Ok(Place::Virtual(place)) => Target::Virtual(place),
+                _ => Target::Native,
+            });
+        }
+        self.target(dirfd, path, follow).await
+    }
+
+    /// The name at the end of a path, in its directory.
+    pub async fn slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
+        if self.is_quick(dirfd, path) {
+            return Ok(Slot::Native);
+        }
+        let found = self.walk(dirfd, path, WalkFlags::PARENT).await?;
+        if found.native {
+            return Ok(Slot::Native);
+        }
+        match (found.parent, found.last) {
+            (Some(Place::Virtual(dir)), Last::Name(name)) => {
+                self.answered(&dir);
+                Ok(Slot::Virtual(NameIn {
+                    dir,
+                    name,
+                    child: found.place,
+                    slash: found.slash,
+                }))
+            }
+            (Some(Place::Host(dir)), Last::Name(name)) => {
+                let mut path = dir.join(&name);
+                if found.slash {
+                    path.push(b'/');
+                }
+                Ok(Slot::Host(path))
+            }
+            (_, Last::Dot) => Err(Errno::EINVAL),
+            (_, Last::DotDot) => Err(Errno::ENOTEMPTY),
+            _ => Err(Errno::EBUSY),
+        }
+    }
+
+    /// Remembers, for the trace, whose answer this is.
+    pub fn answered(&self, place: &VirtualPlace) {
+        if self.hv.trace.is_on() && self.answered_by.borrow().is_none() {
+            self.answered_by.replace(Some(place.mount.label()));
+        }
+    }
+
+    // The guest's own kernel.
+
+    /// Lets the kernel run a call in the guest.
+    pub async fn run(&self, nr: i64, args: [u64; 6]) -> Result<i64, Errno> {
+        let result = self.hv.run(&self.task, RawCall { nr: nr as u32, args }).await;
+        if (-4095..0).contains(&result) {
+            Err(Errno::from_raw(-result as i32))
+        } else {
+            Ok(result)
+        }
+    }
+
+    /// Some guest memory for arguments of [`Ctx::run`].
+    pub async fn scratch(&self) -> Result<ScratchSlot, Errno> {
+        let mm = self.task.mm();
+        loop {
+            if let Some(slot) = mm.slot() {
+                return Ok(slot);
+            }
+            let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+            let kind = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+            let area = self
+                .run(
+                    libc::SYS_mmap,
+                    [0, crate::task::AREA_LEN, protection, kind, u64::MAX, 0],
+                )
+                .await?;
+            mm.add_area(area as u64);
+        }
+    }
+
+    /// Waits for something, unless a signal comes first: then the call is interrupted.
+    pub async fn until(&self, event: impl Future<Output = ()>) -> Result<(), Errno> {
+        let signal = async {
+            self.task.signal.raised().await;
+            Err(Errno::ERESTARTSYS)
+        };
+        let event = async {
+            event.await;
+            Ok(())
+        };
+        futures_lite::future::or(event, signal).await
+    }
+
+    /// Runs the call with other paths in place of some arguments.
+    pub async fn with_paths(&self, paths: &[(usize, &[u8])]) -> Result<Reply, Errno> {
+        let mut call = self.call;
+        let mut slots = Vec::new();
+        for (arg, path) in paths {
+            let slot = self.scratch().await?;
+            let mut bytes = path.to_vec();
+            bytes.push(0);
+            if bytes.len() as u64 > crate::task::SLOT_LEN {
+                return Err(Errno::ENAMETOOLONG);
+            }
+            self.write(slot.address, &bytes)?;
+            call.args[*arg] = slot.address;
+            slots.push(slot);
+        }
+        self.finish_run(call).await
+    }
+
+    /// Runs a call in place of the caught one; its result is the reply.
+    pub async fn finish_run(&self, call: RawCall) -> Result<Reply, Errno> {
+        let result = self.hv.run(&self.task, call).await;
+        // ERESTARTSYS and its relatives: a signal came, and the caught call is to be made again or end with EINTR.
+        Ok(if (-516..=-512).contains(&result) {
+            Reply::Restart
+        } else {
+            Reply::Return(result)
+        })
+    }
+
+    /// A call that no handler serves for virtual files, by what the table knows of its arguments: it passes unless it
+    /// touches something virtual.
+    pub async fn elsewhere(&self) -> Result<Reply, Errno> {
+        let entry = table::entry(self.call.nr);
+        let mut dirfd = CWD;
+        let mut rewritten = Vec::new();
+        for (n, arg) in entry.map_or(&[][..], |entry| entry.args).iter().enumerate() {
+            match arg {
+                table::Arg::DirFd => dirfd = self.fd(n),
+                table::Arg::Fd if self.open_file(self.fd(n)).is_some() => return Err(Errno::EOPNOTSUPP),
+                table::Arg::Path if self.arg(n) != 0 => match self.target(dirfd, &self.path(n)?, true).await? {
+                    Target::Native => {}
+                    Target::Host(path) => rewritten.push((n, path)),
+                    Target::Virtual(_) => return Err(Errno::EOPNOTSUPP),
+                },
+                _ => {}
+            }
+        }
+        if rewritten.is_empty() {
+            return Ok(Reply::Passthrough);
+        }
+        let paths: Vec<_> = rewritten.iter().map(|(n, path)| (*n, path.as_slice())).collect();
+        self.with_paths(&paths).await
+    }
+}
+
+impl NameIn {
+    pub fn node(&self) -> &Rc<dyn Vnode> {
+        self.dir.node()
+    }
+
+    /// `EROFS` on a read-only mount.
+    pub fn check_writable(&self) -> Result<(), Errno> {
+        check_writable(&self.dir)
+    }
+}
+
+/// `EROFS` if the mount is read-only.
+pub fn check_writable(place: &VirtualPlace) -> Result<(), Errno> {
+    if place.mount.flags().contains(MountFlags::RDONLY) {
+        Err(Errno::EROFS)
+    } else {
+        Ok(())
+    }
+}
+
+/// Keeps a mount busy for as long as a handler works on it.
+pub fn hold(place: &Place) -> MountUse {
+    place.mount().use_it()
+}
+
+impl Client for Ctx {
+    fn uid(&self) -> u32 {
+        self.ids().fsuid
+    }
+
+    fn gid(&self) -> u32 {
+        self.ids().fsgid
+    }
+
+    fn pid(&self) -> u32 {
+        self.task.tid.get().as_raw() as u32
+    }
+
+    fn poll_signal(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.task.signal.poll_raised(cx)
+    }
+
+    fn sent(&self, request: &'static str) {
+        self.requests.borrow_mut().push(request);
+    }
+}
+
+impl Caller for Ctx {
+    fn ids(&self) -> &Ids {
+        self.ids.get_or_init(|| self.task.ids())
+    }
+
+    fn tgid(&self) -> u32 {
+        self.task.tgid().as_raw() as u32
+    }
+
+    fn umask(&self) -> u32 {
+        self.task.fs.borrow().umask.get()
+    }
+
+    fn files_id(&self) -> u64 {
+        self.task.files.borrow().id
+    }
+}

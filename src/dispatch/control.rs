@@ -1,0 +1,119 @@
+//! umvu's own calls: what `vumount`, `vu_lsmod`, `umvu ps` and the others ask.
+
+use fsmodules::api::Errno;
+
+use crate::control::{Description, MAX_MESSAGE, ModuleLine, MountLine, ProcessLine, Request, Response};
+use crate::trap::Reply;
+use crate::view::{Place, WalkFlags};
+
+use super::Ctx;
+use super::context::CWD;
+
+/// The control call: (request, its length, response, its capacity). The response's length.
+pub async fn call(cx: &Ctx) -> Result<Reply, Errno> {
+    let len = cx.arg(1) as usize;
+    if len > MAX_MESSAGE {
+        return Err(Errno::E2BIG);
+    }
+    let request = serde_json::from_slice(&cx.read(cx.arg(0), len)?).map_err(|_| Errno::EINVAL)?;
+    let response = serve(cx, request).await?;
+    let bytes = serde_json::to_vec(&response).map_err(|_| Errno::EIO)?;
+    if bytes.len() as u64 > cx.arg(3) {
+        return Err(Errno::ERANGE);
+    }
+    cx.write(cx.arg(2), &bytes)?;
+    Ok(Reply::Return(bytes.len() as i64))
+}
+
+async fn serve(cx: &Ctx, request: Request) -> Result<Response, Errno> {
+    match request {
+        Request::Await { target } => Ok(match answering(cx, target.as_bytes()).await {
+            Ok(()) => Response::Done,
+            Err(Errno::ERESTARTSYS) => return Err(Errno::EINTR),
+            Err(errno) => Response::Failed(errno.to_string()),
+        }),
+        other => Ok(simple(&cx.hv, other)),
+    }
+}
+
+/// Waits until the file system at a path answers.
+async fn answering(cx: &Ctx, target: &[u8]) -> Result<(), Errno> {
+    loop {
+        let changed = cx.hv.mounts.changes();
+        let flags = WalkFlags::FOLLOW | WalkFlags::NO_CROSSING_CHECK;
+        if let Ok(found) = cx.walk(CWD, target, flags).await
+            && let Some(Place::Virtual(place)) = found.place
+            && place.dentry.is_root()
+            && let Some(fs) = place.mount.fs()
+        {
+            return fs.ready().await;
+        }
+        cx.until(cx.hv.mounts.changed(changed)).await?;
+    }
+}
+
+/// The requests that need no caller.
+pub fn simple(hv: &crate::hypervisor::Hypervisor, request: Request) -> Response {
+    match request {
+        Request::Describe => Response::View(describe(hv)),
+        Request::Module { name, enabled } => match hv.modules.iter().find(|m| m.module.name() == name) {
+            Some(entry) => {
+                entry.enabled.set(enabled);
+                Response::Done
+            }
+            None => Response::Failed(format!("no module `{name}`; vu_lsmod lists them")),
+        },
+        Request::Rename { name } => {
+            hv.rename.replace(Some(name));
+            Response::Done
+        }
+        Request::Trace { what, file } => match hv.trace.switch(what.as_deref(), file.as_deref()) {
+            Ok(()) => Response::Done,
+            Err(error) => Response::Failed(error),
+        },
+        Request::Await { .. } | Request::Enter { .. } => Response::Failed("not possible from here".into()),
+    }
+}
+
+fn describe(hv: &crate::hypervisor::Hypervisor) -> Description {
+    let mounts = hv.mounts.visible().into_iter().map(|mount| {
+        let shown = mount.describe();
+        MountLine {
+            target: String::from_utf8_lossy(&hv.mounts.mountpoint_path(&mount)).into_owned(),
+            fstype: shown.fstype,
+            source: shown.source,
+            options: shown.options,
+        }
+    });
+    let processes = hv
+        .tasks
+        .borrow()
+        .values()
+        .map(|task| process(hv, task))
+        .collect::<Vec<_>>();
+    let modules = hv.modules.iter().map(|entry| ModuleLine {
+        name: entry.module.name().into(),
+        summary: entry.module.summary().into(),
+        enabled: entry.enabled.get(),
+    });
+    let mut processes = processes;
+    processes.sort_by_key(|line| (line.pid, line.tid));
+    Description {
+        name: hv.name.borrow().clone(),
+        pid: hv.pid,
+        mounts: mounts.collect(),
+        processes,
+        modules: modules.collect(),
+    }
+}
+
+fn process(_hv: &crate::hypervisor::Hypervisor, task: &crate::task::Task) -> ProcessLine {
+    let tid = task.tid.get();
+    let command = std::fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
+    ProcessLine {
+        pid: task.tgid().as_raw(),
+        tid: tid.as_raw(),
+        command: command.trim_end().to_owned(),
+        waits_for: task.waits_for(),
+    }
+}

@@ -1,0 +1,301 @@
+//! Moving data between descriptors: sendfile, splice, copy_file_range.
+//!
+//! Where one side is the guest's own (a pipe, a socket, a file of the host), the data goes through a buffer that is
+//! mapped in the guest for the length of the call, and the guest's kernel does the reading or writing there.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use fsmodules::api::{Errno, File, FileKind, OpenFlags};
+
+use crate::task::OpenFile;
+use crate::trap::{GuestMemory, Reply};
+
+use super::Ctx;
+use super::io::served;
+
+/// At most this much at once; a device's message goes in one piece, so it is larger than any.
+const BUFFER: u64 = 2 << 20;
+
+/// One side of a transfer.
+enum End {
+    /// A virtual file at a given offset, or at its own.
+    Virtual(Rc<OpenFile>, Rc<dyn File>, Option<u64>),
+    /// A descriptor that is the kernel's, likewise.
+    Real(i32, Option<u64>),
+}
+
+impl End {
+    /// The descriptor in argument `fd`, with the offset that argument `offset` points to unless that is null.
+    fn new(cx: &Ctx, fd: usize, offset: Option<usize>) -> Result<End, Errno> {
+        let at = match offset.map(|n| cx.arg(n)).filter(|&address| address != 0) {
+            Some(address) => Some(u64::try_from(cx.read_value::<i64>(address)?).map_err(|_| Errno::EINVAL)?),
+            None => None,
+        };
+        match cx.open_file(cx.fd(fd)) {
+            Some(open) => {
+                let file = served(&open)?;
+                if at.is_some() && !file.seekable() {
+                    return Err(Errno::ESPIPE);
+                }
+                Ok(End::Virtual(open, file, at))
+            }
+            None => Ok(End::Real(cx.fd(fd), at)),
+        }
+    }
+
+    fn is_real(&self) -> bool {
+        matches!(self, End::Real(..))
+    }
+
+    /// Tells the caller how far an offset of its own has come.
+    fn advance(&self, cx: &Ctx, offset: Option<usize>, by: u64) -> Result<(), Errno> {
+        let (End::Virtual(_, _, Some(at)) | End::Real(_, Some(at))) = self else {
+            return Ok(());
+        };
+        match offset.map(|n| cx.arg(n)) {
+            Some(address) if address != 0 => cx.write_value(address, &((at + by) as i64)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Some bytes, `done` bytes after the start. They stay in the guest's buffer if they come from there.
+    async fn read(&self, cx: &Ctx, buffer: &Buffer, done: u64, len: u64) -> Result<Bytes, Errno> {
+        match self {
+            End::Real(fd, at) => {
+                let got = match at {
+                    Some(at) => {
+                        cx.run(libc::SYS_pread64, [*fd as u64, buffer.address, len, at + done, 0, 0])
+                            .await?
+                    }
+                    None => {
+                        cx.run(libc::SYS_read, [*fd as u64, buffer.address, len, 0, 0, 0])
+                            .await?
+                    }
+                };
+                Ok(cx.read(buffer.address, got as usize)?.into())
+            }
+            End::Virtual(open, file, at) => {
+                let mut own = if at.is_none() && file.seekable() {
+                    Some(open.pos.lock().await)
+                } else {
+                    None
+                };
+                let from = at.map(|at| at + done).or(own.as_deref().copied()).unwrap_or(0);
+                let chunks = file.read(cx.cx(), from, len as usize).await?;
+                let data: Bytes = if chunks.len() == 1 {
+                    chunks[0].clone()
+                } else {
+                    chunks.concat().into()
+                };
+                if let Some(pos) = &mut own {
+                    **pos += data.len() as u64;
+                }
+                Ok(data)
+            }
+        }
+    }
+
+    async fn write(&self, cx: &Ctx, buffer: &Buffer, done: u64, data: Bytes) -> Result<u64, Errno> {
+        match self {
+            End::Real(fd, at) => {
+                cx.memory().write(buffer.address, &data)?;
+                let len = data.len() as u64;
+                let put = match at {
+                    Some(at) => {
+                        cx.run(libc::SYS_pwrite64, [*fd as u64, buffer.address, len, at + done, 0, 0])
+                            .await?
+                    }
+                    None => {
+                        cx.run(libc::SYS_write, [*fd as u64, buffer.address, len, 0, 0, 0])
+                            .await?
+                    }
+                };
+                Ok(put as u64)
+            }
+            End::Virtual(open, file, at) => {
+                let append = open.flags.get().contains(OpenFlags::APPEND);
+                let mut own = if at.is_none() && file.seekable() {
+                    Some(open.pos.lock().await)
+                } else {
+                    None
+                };
+                let to = at.map(|at| at + done).or(own.as_deref().copied()).unwrap_or(0);
+                let (put, end) = file.write(cx.cx(), to, append, data).await?;
+                if let Some(pos) = &mut own {
+                    **pos = end;
+                }
+                Ok(put as u64)
+            }
+        }
+    }
+
+    fn check(&self, write: bool) -> Result<(), Errno> {
+        let End::Virtual(open, ..) = self else { return Ok(()) };
+        if open.place.node().kind() == FileKind::Directory {
+            return Err(if write { Errno::EBADF } else { Errno::EINVAL });
+        }
+        let flags = open.flags.get();
+        if write && !flags.writable() || !write && !flags.readable() {
+            Err(Errno::EBADF)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Memory in the guest for one transfer.
+struct Buffer {
+    address: u64,
+    len: u64,
+}
+
+impl Buffer {
+    async fn map(cx: &Ctx, len: u64) -> Result<Buffer, Errno> {
+        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let kind = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+        let address = cx.run(libc::SYS_mmap, [0, len, protection, kind, u64::MAX, 0]).await? as u64;
+        Ok(Buffer { address, len })
+    }
+
+    async fn unmap(self, cx: &Ctx) {
+        if self.len > 0 {
+            // Unmapping what was just mapped cannot fail.
+            let _ = cx.run(libc::SYS_munmap, [self.address, self.len, 0, 0, 0, 0]).await;
+        }
+    }
+}
+
+/// Moves up to `len` bytes; how many.
+async fn transfer(cx: &Ctx, from: &End, to: &End, len: u64) -> Result<u64, Errno> {
+    from.check(false)?;
+    to.check(true)?;
+    if len == 0 {
+        return Ok(0);
+    }
+    let chunk = len.min(BUFFER);
+    let buffer = if from.is_real() || to.is_real() {
+        Buffer::map(cx, chunk).await?
+    } else {
+        Buffer { address: 0, len: 0 }
+    };
+    let result = pump(cx, from, to, len, chunk, &buffer).await;
+    buffer.unmap(cx).await;
+    result
+}
+
+async fn pump(cx: &Ctx, from: &End, to: &End, len: u64, chunk: u64, buffer: &Buffer) -> Result<u64, Errno> {
+    let mut done = 0;
+    while done < len {
+        let wanted = chunk.min(len - done);
+        let data = match from.read(cx, buffer, done, wanted).await {
+            Ok(data) => data,
+            Err(_) if done > 0 => break,
+            Err(errno) => return Err(errno),
+        };
+        let got = data.len() as u64;
+        if got == 0 {
+            break;
+        }
+        match to.write(cx, buffer, done, data).await {
+            Ok(put) => done += put,
+            Err(_) if done > 0 => break,
+            Err(errno) => return Err(errno),
+        }
+        if got < wanted {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// sendfile(2): (out, in, offset, count).
+pub async fn sendfile(cx: &Ctx) -> Result<Reply, Errno> {
+    let from = End::new(cx, 1, Some(2))?;
+    let to = End::new(cx, 0, None)?;
+    if from.is_real() && to.is_real() {
+        return Ok(Reply::Passthrough);
+    }
+    let done = transfer(cx, &from, &to, cx.arg(3).min(0x7fff_f000)).await?;
+    from.advance(cx, Some(2), done)?;
+    Ok(Reply::Return(done as i64))
+}
+
+/// splice(2): (in, offset, out, offset, length, flags). One side is a pipe, which has no offset.
+pub async fn splice(cx: &Ctx) -> Result<Reply, Errno> {
+    let from = End::new(cx, 0, Some(1))?;
+    let to = End::new(cx, 2, Some(3))?;
+    match (&from, &to) {
+        (End::Real(..), End::Real(..)) => return Ok(Reply::Passthrough),
+        (End::Virtual(..), End::Virtual(..)) => return Err(Errno::EINVAL),
+        _ => {}
+    }
+    // One piece: a pipe that runs empty or full in the middle must not make the caller wait for more.
+    let len = cx.arg(4).min(BUFFER);
+    let done = transfer(cx, &from, &to, len).await?;
+    from.advance(cx, Some(1), done)?;
+    to.advance(cx, Some(3), done)?;
+    Ok(Reply::Return(done as i64))
+}
+
+/// tee(2) and vmsplice(2) work on pipes only.
+pub async fn not_a_pipe(cx: &Ctx) -> Result<Reply, Errno> {
+    let virtual_fd = cx.open_file(cx.fd(0)).is_some() || cx.open_file(cx.fd(1)).is_some();
+    if !virtual_fd {
+        return Ok(Reply::Passthrough);
+    }
+    Err(if i64::from(cx.call.nr) == libc::SYS_tee {
+        Errno::EINVAL
+    } else {
+        Errno::EBADF
+    })
+}
+
+/// copy_file_range(2): (in, offset, out, offset, length, flags).
+pub async fn copy_file_range(cx: &Ctx) -> Result<Reply, Errno> {
+    let from = End::new(cx, 0, Some(1))?;
+    let to = End::new(cx, 2, Some(3))?;
+    let (End::Virtual(source, file, at), End::Virtual(target, other, to_at)) = (&from, &to) else {
+        return if from.is_real() && to.is_real() {
+            Ok(Reply::Passthrough)
+        } else {
+            Err(Errno::EXDEV)
+        };
+    };
+    if cx.int(5) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    from.check(false)?;
+    to.check(true)?;
+    if target.flags.get().contains(OpenFlags::APPEND) {
+        return Err(Errno::EBADF);
+    }
+    let len = cx.arg(4).min(0x7fff_f000);
+    let start = match at {
+        Some(at) => *at,
+        None => *source.pos.lock().await,
+    };
+    let end = match to_at {
+        Some(at) => *at,
+        None => *target.pos.lock().await,
+    };
+    let done = match file.copy_range(cx.cx(), start, other, end, len).await {
+        Ok(done) => {
+            if at.is_none() {
+                *source.pos.lock().await = start + done;
+            }
+            if to_at.is_none() {
+                *target.pos.lock().await = end + done;
+            }
+            done
+        }
+        Err(Errno::EXDEV | Errno::EOPNOTSUPP) if source.place.mount.same_file_system(&target.place.mount) => {
+            transfer(cx, &from, &to, len).await?
+        }
+        Err(Errno::EOPNOTSUPP) => return Err(Errno::EXDEV),
+        Err(errno) => return Err(errno),
+    };
+    from.advance(cx, Some(1), done)?;
+    to.advance(cx, Some(3), done)?;
+    Ok(Reply::Return(done as i64))
+}

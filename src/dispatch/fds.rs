@@ -1,0 +1,202 @@
+//! Descriptors of virtual files: close, dup, fcntl, close_range. Where they move and die.
+
+use std::rc::Rc;
+
+use fsmodules::api::{Errno, OpenFlags};
+
+use crate::task::{FdEntry, Files};
+use crate::trap::Reply;
+
+use super::install::{catch_low, settle};
+use super::{Ctx, lock};
+
+/// fcntl(2) commands that the libc crate does not name.
+const F_GETLEASE: i32 = 1025;
+const F_SETLEASE: i32 = 1024;
+const F_GETSIG: i32 = 11;
+const F_SETSIG: i32 = 10;
+const F_GETOWN_EX: i32 = 16;
+const F_SETOWN_EX: i32 = 15;
+
+const CLOSE_RANGE_UNSHARE: u32 = 2;
+const CLOSE_RANGE_CLOEXEC: u32 = 4;
+
+/// close(2): FLUSH, whose error is the result; the descriptor is gone in every case.
+pub async fn close(cx: &Ctx) -> Result<Reply, Errno> {
+    let fd = cx.fd(0);
+    // Out of our table first, while the placeholder still occupies the number.
+    let Some(entry) = cx.task.files().remove(fd) else {
+        return Ok(Reply::Passthrough);
+    };
+    let flushed = flush(cx, entry).await;
+    cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
+    flushed.map(|()| Reply::Return(0))
+}
+
+/// What every close of a descriptor does, before the description itself may go.
+async fn flush(cx: &Ctx, entry: FdEntry) -> Result<(), Errno> {
+    match &entry.file.file {
+        Some(file) => file.flush(cx.cx()).await,
+        None => Ok(()),
+    }
+}
+
+async fn flush_all(cx: &Ctx, entries: Vec<FdEntry>) {
+    for entry in entries {
+        // Nobody is left to be told of an error.
+        let _ = flush(cx, entry).await;
+    }
+}
+
+/// A process ends: all its descriptors close. Streams first: a server that dies must not wait for itself.
+pub async fn close_all(cx: &Ctx, files: &Files) {
+    let (streams, others): (Vec<_>, Vec<_>) = files.take_all().into_iter().partition(|entry| entry.file.is_stream());
+    drop(streams);
+    flush_all(cx, others).await;
+}
+
+/// execve(2) succeeded: descriptors marked close-on-exec are gone.
+pub async fn close_on_exec(cx: &Ctx) {
+    let entries = cx.task.files().take_cloexec();
+    flush_all(cx, entries).await;
+}
+
+pub async fn close_range(cx: &Ctx) -> Result<Reply, Errno> {
+    let (first, last, flags) = (cx.int(0), cx.int(1), cx.int(2));
+    let bound = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    let files = cx.task.files();
+    if flags & !(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) != 0 || first > last {
+        return Ok(Reply::Passthrough);
+    }
+    if flags & CLOSE_RANGE_UNSHARE != 0 && files.shared() {
+        files.leave();
+        cx.task.files.replace(files.copy());
+    }
+    let files = cx.task.files();
+    if flags & CLOSE_RANGE_CLOEXEC != 0 {
+        for (fd, _) in files.list() {
+            if (bound(first)..=bound(last)).contains(&fd) {
+                files.set_cloexec(fd, true);
+            }
+        }
+    } else {
+        flush_all(cx, files.take_range(bound(first), bound(last))).await;
+    }
+    Ok(Reply::Passthrough)
+}
+
+/// unshare(2) with `CLONE_FILES` or `CLONE_FS`.
+pub async fn unshare(cx: &Ctx) -> Result<Reply, Errno> {
+    let flags = cx.arg(0);
+    let result = cx.finish_run(cx.call).await?;
+    if matches!(result, Reply::Return(0)) {
+        cx.task.unshare(flags);
+    }
+    Ok(result)
+}
+
+pub async fn dup(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(file) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let fd = cx.run(libc::SYS_dup, cx.call.args).await? as i32;
+    let fd = settle(cx, fd, false).await?;
+    cx.task.files().insert(fd, file, false);
+    Ok(Reply::Return(fd.into()))
+}
+
+/// dup2(2) and dup3(2): the number is given, so a virtual file may come to stand at a low one.
+pub async fn dup2(cx: &Ctx) -> Result<Reply, Errno> {
+    let (old, new) = (cx.fd(0), cx.fd(1));
+    let files = cx.task.files();
+    let file = files.get(old);
+    if old == new || (file.is_none() && files.get(new).is_none()) {
+        return Ok(Reply::Passthrough);
+    }
+    if file.is_some() {
+        catch_low(cx, new).await?;
+    }
+    let result = cx.run(cx.call.nr.into(), cx.call.args).await?;
+    let cloexec = i64::from(cx.call.nr) == libc::SYS_dup3 && cx.int(2) & libc::O_CLOEXEC as u32 != 0;
+    let replaced = match file {
+        Some(file) => files.insert(new, file, cloexec),
+        None => files.remove(new),
+    };
+    if let Some(entry) = replaced {
+        flush_all(cx, vec![entry]).await;
+    }
+    Ok(Reply::Return(result))
+}
+
+pub async fn fcntl(cx: &Ctx) -> Result<Reply, Errno> {
+    let (fd, command) = (cx.fd(0), cx.fd(1));
+    let Some(file) = cx.open_file(fd) else {
+        return Ok(Reply::Passthrough);
+    };
+    let path_only = file.file.is_none();
+    match command {
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => dup_from(cx, fd, command == libc::F_DUPFD_CLOEXEC).await,
+        libc::F_GETFD => Ok(Reply::Passthrough),
+        libc::F_SETFD => {
+            cx.task
+                .files()
+                .set_cloexec(fd, cx.int(2) & libc::FD_CLOEXEC as u32 != 0);
+            Ok(Reply::Passthrough)
+        }
+        libc::F_GETFL => Ok(Reply::Return(shown_flags(file.flags.get()))),
+        _ if path_only => Err(Errno::EBADF),
+        libc::F_SETFL => {
+            file.set_flags(OpenFlags::from_bits_retain(cx.int(2)));
+            Ok(Reply::Return(0))
+        }
+        libc::F_GETLK | libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
+            lock::fcntl_lock(cx, &file, command).await
+        }
+        libc::F_GETOWN | libc::F_SETOWN | F_GETSIG | F_SETSIG | F_GETOWN_EX | F_SETOWN_EX => Ok(Reply::Passthrough),
+        F_GETLEASE => Ok(Reply::Return(libc::F_UNLCK.into())),
+        F_SETLEASE => Err(Errno::EINVAL),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `F_DUPFD`: the lowest free number from a minimum on, which for a virtual file is at least the placeholders' range.
+async fn dup_from(cx: &Ctx, fd: i32, cloexec: bool) -> Result<Reply, Errno> {
+    let Some(file) = cx.open_file(fd) else {
+        return Ok(Reply::Passthrough);
+    };
+    let mut args = cx.call.args;
+    args[2] = args[2].max(crate::table::PLACEHOLDER_MIN as u64);
+    let new = match cx.run(libc::SYS_fcntl, args).await {
+        Ok(new) => new as i32,
+        Err(_) => {
+            let new = cx.run(libc::SYS_fcntl, cx.call.args).await? as i32;
+            catch_low(cx, new).await?;
+            new
+        }
+    };
+    cx.task.files().insert(new, file, cloexec);
+    Ok(Reply::Return(new.into()))
+}
+
+/// What `F_GETFL` shows: the access mode and the status flags, not those that only matter at open.
+fn shown_flags(flags: OpenFlags) -> i64 {
+    let once = OpenFlags::CREAT
+        | OpenFlags::EXCL
+        | OpenFlags::NOCTTY
+        | OpenFlags::TRUNC
+        | OpenFlags::CLOEXEC
+        | OpenFlags::EXEC;
+    let large = if flags.contains(OpenFlags::PATH) {
+        OpenFlags::empty()
+    } else {
+        OpenFlags::LARGEFILE
+    };
+    i64::from(((flags - once) | large).bits())
+}
+
+/// Another descriptor of the same description has come to stand at `fd` without a call of its own (SCM_RIGHTS).
+pub async fn adopt(cx: &Ctx, fd: i32, file: Rc<crate::task::OpenFile>, cloexec: bool) -> Result<i32, Errno> {
+    let fd = settle(cx, fd, cloexec).await?;
+    cx.task.files().insert(fd, file, cloexec);
+    Ok(fd)
+}

@@ -1,0 +1,101 @@
+//! Puts placeholders into guests: real descriptors that stand for virtual files.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
+
+use fsmodules::api::{Backing, Errno, OpenFlags};
+
+use crate::table::{FdLevel, PLACEHOLDER_MIN};
+use crate::task::OpenFile;
+use crate::trap;
+
+use super::Ctx;
+use super::context::CWD;
+
+/// The page size of x86-64, and of every guest mapping made here.
+pub const PAGE: u64 = 4096;
+
+/// Gives the caller a descriptor for an open file; its number.
+pub async fn install(cx: &Ctx, file: Rc<OpenFile>) -> Result<i32, Errno> {
+    let flags = file.flags.get();
+    let cloexec = flags.contains(OpenFlags::CLOEXEC);
+    let fd = match file.file.as_ref().map(|file| file.backing()) {
+        Some(Backing::Memory(memory)) => {
+            let kept = flags & (OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::CLOEXEC | OpenFlags::NONBLOCK);
+            reopen(cx, memory, kept).await?
+        }
+        Some(Backing::Stream) => super::stream::connect(cx, &file).await?,
+        Some(Backing::Nothing) | None => {
+            reopen(cx, cx.hv.nowhere(), OpenFlags::PATH | (flags & OpenFlags::CLOEXEC)).await?
+        }
+    };
+    let fd = settle(cx, fd, cloexec).await?;
+    // What stood there before cannot be virtual: the number was free.
+    cx.task.files().insert(fd, file, cloexec);
+    Ok(fd)
+}
+
+/// Lets the guest open one of umvu's own descriptors anew, at the lowest free number.
+pub async fn reopen(cx: &Ctx, fd: BorrowedFd<'_>, flags: OpenFlags) -> Result<i32, Errno> {
+    let mut path = cx.hv.reopen_path(&fd.as_raw_fd());
+    path.push(0);
+    let slot = cx.scratch().await?;
+    cx.write(slot.address, &path)?;
+    let args = [CWD as u64, slot.address, flags.bits().into(), 0, 0, 0];
+    Ok(cx.run(libc::SYS_openat, args).await? as i32)
+}
+
+/// Moves a placeholder from the number that the kernel chose to where the filter sees it, unless a standard
+/// descriptor was free: whoever closed it wants this one there.
+pub async fn settle(cx: &Ctx, fd: i32, cloexec: bool) -> Result<i32, Errno> {
+    if fd >= PLACEHOLDER_MIN as i32 {
+        return Ok(fd);
+    }
+    if fd > 2 {
+        let command = if cloexec { libc::F_DUPFD_CLOEXEC } else { libc::F_DUPFD };
+        let moved = cx
+            .run(
+                libc::SYS_fcntl,
+                [fd as u64, command as u64, PLACEHOLDER_MIN.into(), 0, 0, 0],
+            )
+            .await;
+        // No room up there (RLIMIT_NOFILE): then it stays, and all descriptors of the process are caught.
+        if let Ok(moved) = moved {
+            cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
+            return Ok(moved as i32);
+        }
+    }
+    catch_low(cx, fd).await?;
+    Ok(fd)
+}
+
+/// Makes sure that calls on this number are caught in the caller's process, by a further filter if need be.
+pub async fn catch_low(cx: &Ctx, fd: i32) -> Result<(), Errno> {
+    let needed = FdLevel::for_fd(fd);
+    let process = cx.task.process();
+    if process.level.get() >= needed {
+        return Ok(());
+    }
+    let program = trap::added_filter(needed);
+    let slot = cx.scratch().await?;
+    // struct sock_fprog, then the instructions.
+    let mut bytes = Vec::with_capacity(16 + program.len());
+    bytes.extend_from_slice(&((program.len() / 8) as u64).to_ne_bytes());
+    bytes.extend_from_slice(&(slot.address + 16).to_ne_bytes());
+    bytes.extend_from_slice(&program);
+    if bytes.len() as u64 > crate::task::SLOT_LEN {
+        return Err(Errno::ENOMEM);
+    }
+    cx.write(slot.address, &bytes)?;
+    let args = [
+        libc::SECCOMP_SET_MODE_FILTER.into(),
+        libc::SECCOMP_FILTER_FLAG_TSYNC,
+        slot.address,
+        0,
+        0,
+        0,
+    ];
+    cx.run(libc::SYS_seccomp, args).await?;
+    process.level.set(needed);
+    Ok(())
+}

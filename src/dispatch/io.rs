@@ -1,0 +1,486 @@
+//! Reading, writing and positioning: calls on a descriptor of a virtual file.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use fsmodules::api::{Errno, File, FileKind, IoctlCall, OpenFlags, SetAttr};
+
+use crate::abi::Iovec;
+use crate::task::OpenFile;
+use crate::trap::{GuestMemory, Reply};
+
+use super::Ctx;
+
+/// A transfer moves at most this much at once, to bound umvu's memory.
+const PIECE: usize = 1 << 20;
+/// `MAX_RW_COUNT`: no call moves more.
+const MAX_TRANSFER: usize = 0x7fff_f000;
+const IOV_MAX: u64 = 1024;
+
+const RWF_DSYNC: u32 = 2;
+const RWF_SYNC: u32 = 4;
+const RWF_NOWAIT: u32 = 8;
+const RWF_APPEND: u32 = 16;
+/// RWF_HIPRI and the above.
+const RWF_KNOWN: u32 = 31;
+
+/// The file behind a descriptor; `EBADF` for `O_PATH`.
+pub fn served(open: &OpenFile) -> Result<Rc<dyn File>, Errno> {
+    open.file.clone().ok_or(Errno::EBADF)
+}
+
+/// The guest buffers of a call, in order.
+type Buffers = Vec<(u64, usize)>;
+
+fn one_buffer(cx: &Ctx) -> Buffers {
+    vec![(cx.arg(1), (cx.arg(2) as usize).min(MAX_TRANSFER))]
+}
+
+fn buffers(cx: &Ctx) -> Result<Buffers, Errno> {
+    let count = cx.arg(2);
+    if count > IOV_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut total = 0usize;
+    let mut buffers = Vec::with_capacity(count as usize);
+    for n in 0..count {
+        let iov: Iovec = cx.read_value(cx.arg(1) + n * size_of::<Iovec>() as u64)?;
+        if iov.len > i64::MAX as u64 {
+            return Err(Errno::EINVAL);
+        }
+        let len = (iov.len as usize).min(MAX_TRANSFER - total);
+        total += len;
+        buffers.push((iov.base, len));
+    }
+    Ok(buffers)
+}
+
+/// The next piece of the buffers from byte `done` on.
+fn piece(buffers: &Buffers, mut done: usize) -> Buffers {
+    let mut room = PIECE;
+    let mut piece = Vec::new();
+    for &(address, len) in buffers {
+        if done >= len {
+            done -= len;
+            continue;
+        }
+        let take = (len - done).min(room);
+        piece.push((address + done as u64, take));
+        room -= take;
+        done = 0;
+        if room == 0 {
+            break;
+        }
+    }
+    piece
+}
+
+fn total(buffers: &Buffers) -> usize {
+    buffers.iter().map(|(_, len)| len).sum()
+}
+
+pub async fn read(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    read_from(cx, &open, None, one_buffer(cx)).await
+}
+
+pub async fn readv(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    read_from(cx, &open, None, buffers(cx)?).await
+}
+
+pub async fn pread(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let at = offset(&open, cx.arg(3))?;
+    read_from(cx, &open, Some(at), one_buffer(cx)).await
+}
+
+/// preadv(2) and preadv2(2), whose offset −1 means the file offset.
+pub async fn preadv(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let at = vector_offset(cx, &open)?;
+    vector_flags(cx)?;
+    read_from(cx, &open, at, buffers(cx)?).await
+}
+
+fn offset(open: &OpenFile, at: u64) -> Result<u64, Errno> {
+    if at > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
+    if !served(open)?.seekable() {
+        return Err(Errno::ESPIPE);
+    }
+    Ok(at)
+}
+
+fn is_v2(cx: &Ctx) -> bool {
+    matches!(i64::from(cx.call.nr), libc::SYS_preadv2 | libc::SYS_pwritev2)
+}
+
+fn vector_offset(cx: &Ctx, open: &OpenFile) -> Result<Option<u64>, Errno> {
+    if is_v2(cx) && cx.arg(3) == u64::MAX {
+        Ok(None)
+    } else {
+        offset(open, cx.arg(3)).map(Some)
+    }
+}
+
+fn vector_flags(cx: &Ctx) -> Result<u32, Errno> {
+    let flags = if is_v2(cx) { cx.int(5) } else { 0 };
+    if flags & !RWF_KNOWN != 0 || flags & RWF_NOWAIT != 0 {
+        Err(Errno::EOPNOTSUPP)
+    } else {
+        Ok(flags)
+    }
+}
+
+async fn read_from(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers) -> Result<Reply, Errno> {
+    let file = served(open)?;
+    if !open.flags.get().readable() {
+        return Err(Errno::EBADF);
+    }
+    if open.place.node().kind() == FileKind::Directory {
+        return Err(Errno::EISDIR);
+    }
+    if let Some(at) = at {
+        return Ok(Reply::Return(read_at(cx, &file, at, &buffers).await? as i64));
+    }
+    if !file.seekable() {
+        // No position to guard: readers of a device wait side by side.
+        return Ok(Reply::Return(read_at(cx, &file, 0, &buffers).await? as i64));
+    }
+    let mut pos = open.pos.lock().await;
+    let done = read_at(cx, &file, *pos, &buffers).await?;
+    *pos += done as u64;
+    Ok(Reply::Return(done as i64))
+}
+
+async fn read_at(cx: &Ctx, file: &Rc<dyn File>, at: u64, buffers: &Buffers) -> Result<usize, Errno> {
+    let whole = total(buffers);
+    // A stream's message must not be cut in pieces.
+    let stream = !file.seekable();
+    let mut done = 0;
+    loop {
+        let piece = if stream { buffers.clone() } else { piece(buffers, done) };
+        let room = total(&piece);
+        let chunks = match file.read(cx.cx(), at + done as u64, room).await {
+            Ok(chunks) => chunks,
+            Err(_) if done > 0 => return Ok(done),
+            Err(errno) => return Err(errno),
+        };
+        let parts: Vec<&[u8]> = chunks.iter().map(|chunk| &chunk[..]).collect();
+        let got = cx.memory().write_vectored(&piece, &parts)?;
+        done += got;
+        if got < room || done >= whole || stream {
+            return Ok(done);
+        }
+    }
+}
+
+pub async fn write(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    write_to(cx, &open, None, one_buffer(cx), 0).await
+}
+
+pub async fn writev(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    write_to(cx, &open, None, buffers(cx)?, 0).await
+}
+
+pub async fn pwrite(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let at = offset(&open, cx.arg(3))?;
+    write_to(cx, &open, Some(at), one_buffer(cx), 0).await
+}
+
+pub async fn pwritev(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let at = vector_offset(cx, &open)?;
+    let flags = vector_flags(cx)?;
+    write_to(cx, &open, at, buffers(cx)?, flags).await
+}
+
+async fn write_to(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers, rwf: u32) -> Result<Reply, Errno> {
+    let file = served(open)?;
+    let flags = open.flags.get();
+    if !flags.writable() {
+        return Err(Errno::EBADF);
+    }
+    let append = flags.contains(OpenFlags::APPEND) || rwf & RWF_APPEND != 0;
+    let done = match at {
+        Some(at) => write_at(cx, &file, at, append, &buffers).await?.0,
+        None if !file.seekable() => write_at(cx, &file, 0, false, &buffers).await?.0,
+        None => {
+            let mut pos = open.pos.lock().await;
+            let (done, end) = write_at(cx, &file, *pos, append, &buffers).await?;
+            *pos = end;
+            done
+        }
+    };
+    if done > 0 && (flags.contains(OpenFlags::DSYNC) || rwf & (RWF_DSYNC | RWF_SYNC) != 0) {
+        let whole = flags.contains(OpenFlags::SYNC) || rwf & RWF_SYNC != 0;
+        file.fsync(cx.cx(), !whole).await?;
+    }
+    Ok(Reply::Return(done as i64))
+}
+
+/// How much was written, and the offset behind it.
+async fn write_at(
+    cx: &Ctx,
+    file: &Rc<dyn File>,
+    at: u64,
+    append: bool,
+    buffers: &Buffers,
+) -> Result<(usize, u64), Errno> {
+    let whole = total(buffers);
+    let stream = !file.seekable();
+    let (mut done, mut end) = (0, at);
+    if whole == 0 && !stream {
+        return Ok((0, at));
+    }
+    loop {
+        let piece = if stream { buffers.clone() } else { piece(buffers, done) };
+        let mut data = vec![0; total(&piece)];
+        let got = match cx.memory().read_vectored(&piece, &mut data) {
+            Ok(got) => got,
+            Err(_) if done > 0 => return Ok((done, end)),
+            Err(errno) => return Err(errno),
+        };
+        data.truncate(got);
+        let (put, behind) = match file.write(cx.cx(), end, append, Bytes::from(data)).await {
+            Ok(result) => result,
+            Err(_) if done > 0 => return Ok((done, end)),
+            Err(errno) => return Err(errno),
+        };
+        done += put;
+        end = behind;
+        if put < got || done >= whole || stream || put == 0 {
+            return Ok((done, end));
+        }
+    }
+}
+
+pub async fn lseek(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let file = served(&open)?;
+    if !file.seekable() {
+        return Err(Errno::ESPIPE);
+    }
+    let offset = cx.arg(1) as i64;
+    let mut pos = open.pos.lock().await;
+    let base = match cx.fd(2) {
+        libc::SEEK_SET => 0,
+        libc::SEEK_CUR => *pos as i64,
+        libc::SEEK_END => file.end(cx.cx()).await? as i64,
+        whence @ (libc::SEEK_DATA | libc::SEEK_HOLE) => {
+            let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+            *pos = file.seek_data(cx.cx(), from, whence == libc::SEEK_HOLE).await?;
+            return Ok(Reply::Return(*pos as i64));
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    let new = base.checked_add(offset).ok_or(Errno::EOVERFLOW)?;
+    *pos = u64::try_from(new).map_err(|_| Errno::EINVAL)?;
+    Ok(Reply::Return(new))
+}
+
+pub async fn ftruncate(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let file = served(&open)?;
+    if cx.arg(1) > i64::MAX as u64 || !open.flags.get().writable() {
+        return Err(Errno::EINVAL);
+    }
+    let change = SetAttr {
+        size: Some(cx.arg(1)),
+        file: Some(&*file),
+        ..SetAttr::default()
+    };
+    open.place.node().setattr(cx.cx(), change).await?;
+    Ok(Reply::Return(0))
+}
+
+pub async fn fallocate(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let file = served(&open)?;
+    let (offset, len) = (cx.arg(2), cx.arg(3));
+    if offset > i64::MAX as u64 || len == 0 || len > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
+    if !open.flags.get().writable() {
+        return Err(Errno::EBADF);
+    }
+    if offset + len > i64::MAX as u64 {
+        return Err(Errno::EFBIG);
+    }
+    match open.place.node().kind() {
+        FileKind::Regular => {}
+        FileKind::Directory => return Err(Errno::EISDIR),
+        FileKind::Fifo => return Err(Errno::ESPIPE),
+        _ => return Err(Errno::ENODEV),
+    }
+    file.fallocate(cx.cx(), cx.int(1), offset, len).await?;
+    Ok(Reply::Return(0))
+}
+
+pub async fn fsync(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let data_only = i64::from(cx.call.nr) == libc::SYS_fdatasync;
+    served(&open)?.fsync(cx.cx(), data_only).await?;
+    Ok(Reply::Return(0))
+}
+
+/// Writes are through already: what remains is what mappings have changed.
+pub async fn sync_file_range(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    if cx.int(3) & !7 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    served(&open)?.flush(cx.cx()).await?;
+    Ok(Reply::Return(0))
+}
+
+pub async fn syncfs(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    if let Some(fs) = open.place.mount.fs() {
+        fs.sync(cx.cx()).await?;
+    }
+    Ok(Reply::Return(0))
+}
+
+/// readahead(2), posix_fadvise(2): advice that needs no answer.
+pub async fn advise(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let file = served(&open)?;
+    if !file.seekable() {
+        return Err(if i64::from(cx.call.nr) == libc::SYS_readahead {
+            Errno::EINVAL
+        } else {
+            Errno::ESPIPE
+        });
+    }
+    if i64::from(cx.call.nr) == libc::SYS_fadvise64 && cx.int(3) > 5 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Reply::Return(0))
+}
+
+const FUSE_DEV_IOC_CLONE: u32 = 0x8004_e500;
+
+pub async fn ioctl(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let file = served(&open)?;
+    let (cmd, arg) = (cx.int(1), cx.arg(2));
+    match u64::from(cmd) {
+        libc::FIOCLEX | libc::FIONCLEX => {
+            cx.task.files().set_cloexec(cx.fd(0), u64::from(cmd) == libc::FIOCLEX);
+            Ok(Reply::Passthrough)
+        }
+        libc::FIONBIO => {
+            let on: i32 = cx.read_value(arg)?;
+            let flags = open.flags.get();
+            let changed = if on != 0 {
+                flags | OpenFlags::NONBLOCK
+            } else {
+                flags - OpenFlags::NONBLOCK
+            };
+            open.set_flags(changed);
+            Ok(Reply::Return(0))
+        }
+        libc::FIONREAD if open.place.node().kind() == FileKind::Regular => {
+            let pos = *open.pos.lock().await;
+            let left = file.end(cx.cx()).await?.saturating_sub(pos);
+            cx.write_value(arg, &(left.min(i32::MAX as u64) as i32))?;
+            Ok(Reply::Return(0))
+        }
+        n if n == u64::from(FUSE_DEV_IOC_CLONE) => {
+            let fd: i32 = cx.read_value(arg)?;
+            let other = cx
+                .task
+                .files()
+                .get(fd)
+                .and_then(|other| other.file.clone())
+                .ok_or(Errno::EINVAL)?;
+            file.join(&other)?;
+            Ok(Reply::Return(0))
+        }
+        _ => generic_ioctl(cx, &*file, cmd, arg).await,
+    }
+}
+
+/// A command whose direction and size are in its number (`_IOC`).
+async fn generic_ioctl(cx: &Ctx, file: &dyn File, cmd: u32, arg: u64) -> Result<Reply, Errno> {
+    let size = (cmd >> 16 & 0x3fff) as usize;
+    let (writes, reads) = (cmd >> 30 & 1 != 0, cmd >> 30 & 2 != 0);
+    let input = if writes {
+        Bytes::from(cx.read(arg, size)?)
+    } else {
+        Bytes::new()
+    };
+    let output_len = if reads { size } else { 0 };
+    let reply = file
+        .ioctl(
+            cx.cx(),
+            IoctlCall {
+                cmd,
+                arg,
+                input,
+                output_len,
+            },
+        )
+        .await?;
+    if reads {
+        cx.write(arg, &reply.output[..reply.output.len().min(size)])?;
+    }
+    Ok(Reply::Return(reply.result.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_the_buffers_once() {
+        let buffers = vec![(100, 10), (200, 0), (300, PIECE), (9000, 5)];
+        assert_eq!(
+            piece(&buffers, 0),
+            [(100, 10), (200, 0), (300, PIECE - 10)]
+                .into_iter()
+                .filter(|b| b.1 > 0)
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(piece(&buffers, PIECE), [(300 + PIECE as u64 - 10, 10), (9000, 5)]);
+        assert_eq!(piece(&buffers, PIECE + 15), []);
+    }
+}

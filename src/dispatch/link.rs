@@ -1,0 +1,320 @@
+//! Names: mknod, symlink, link, unlink, rename, readlink.
+
+use fsmodules::api::{Errno, FileKind, Name, RenameFlags};
+
+use crate::trap::Reply;
+use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
+
+use super::context::{CWD, NameIn, Slot, Target};
+use super::{Ctx, procfs};
+
+pub async fn mknodat(cx: &Ctx) -> Result<Reply, Errno> {
+    let slot = match cx.slot(cx.fd(0), &cx.path(1)?).await? {
+        Slot::Native => return Ok(Reply::Passthrough),
+        Slot::Host(path) => return cx.with_paths(&[(1, &path)]).await,
+        Slot::Virtual(slot) => slot,
+    };
+    let mode = if cx.int(2) & libc::S_IFMT == 0 {
+        cx.int(2) | libc::S_IFREG
+    } else {
+        cx.int(2)
+    };
+    if slot.child.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    if slot.slash {
+        return Err(Errno::ENOENT);
+    }
+    match FileKind::from_mode(mode) {
+        Some(FileKind::Regular | FileKind::Fifo | FileKind::Socket) => {}
+        // Making device nodes takes CAP_MKNOD.
+        Some(FileKind::CharDevice | FileKind::BlockDevice) if is_root(cx) => {}
+        Some(FileKind::CharDevice | FileKind::BlockDevice | FileKind::Directory) => return Err(Errno::EPERM),
+        _ => return Err(Errno::EINVAL),
+    }
+    slot.check_writable()?;
+    slot.node().mknod(cx.cx(), &slot.name, mode, cx.int(3)).await?;
+    Ok(Reply::Return(0))
+}
+
+fn is_root(cx: &Ctx) -> bool {
+    use fsmodules::api::Caller;
+    cx.ids().euid == 0
+}
+
+pub async fn symlinkat(cx: &Ctx) -> Result<Reply, Errno> {
+    let target = cx.path(0)?;
+    let slot = match cx.slot(cx.fd(1), &cx.path(2)?).await? {
+        Slot::Native => return Ok(Reply::Passthrough),
+        Slot::Host(path) => return cx.with_paths(&[(2, &path)]).await,
+        Slot::Virtual(slot) => slot,
+    };
+    if target.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    if slot.child.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    if slot.slash {
+        return Err(Errno::ENOENT);
+    }
+    slot.check_writable()?;
+    slot.node().symlink(cx.cx(), &slot.name, &target).await?;
+    Ok(Reply::Return(0))
+}
+
+pub async fn linkat(cx: &Ctx) -> Result<Reply, Errno> {
+    let flags = cx.int(4);
+    if flags & !(libc::AT_SYMLINK_FOLLOW | libc::AT_EMPTY_PATH) as u32 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let follow = flags & libc::AT_SYMLINK_FOLLOW as u32 != 0;
+    let old = cx.target_at(cx.fd(0), &cx.path(1)?, flags, follow).await?;
+    let new = cx.slot(cx.fd(2), &cx.path(3)?).await?;
+    match (old, new) {
+        (Target::Native, Slot::Native) => Ok(Reply::Passthrough),
+        (Target::Native, Slot::Host(new)) => cx.with_paths(&[(3, &new)]).await,
+        (Target::Host(old), Slot::Native) => cx.with_paths(&[(1, &old)]).await,
+        (Target::Host(old), Slot::Host(new)) => cx.with_paths(&[(1, &old), (3, &new)]).await,
+        (Target::Virtual(old), Slot::Virtual(new)) => link(cx, &old, &new).await,
+        (_, Slot::Virtual(new)) if new.child.is_some() => Err(Errno::EEXIST),
+        _ => Err(Errno::EXDEV),
+    }
+}
+
+async fn link(cx: &Ctx, old: &VirtualPlace, new: &NameIn) -> Result<Reply, Errno> {
+    if new.child.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    if new.slash {
+        return Err(Errno::ENOENT);
+    }
+    new.check_writable()?;
+    if !old.mount.same_mount(&new.dir.mount) {
+        return Err(Errno::EXDEV);
+    }
+    if old.node().kind() == FileKind::Directory {
+        return Err(Errno::EPERM);
+    }
+    new.node().link(cx.cx(), old.node(), &new.name).await?;
+    Ok(Reply::Return(0))
+}
+
+pub async fn unlinkat(cx: &Ctx) -> Result<Reply, Errno> {
+    let flags = cx.int(2);
+    if flags & !(libc::AT_REMOVEDIR as u32) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    remove(cx, cx.fd(0), 1, flags != 0).await
+}
+
+pub async fn rmdir(cx: &Ctx) -> Result<Reply, Errno> {
+    remove(cx, CWD, 0, true).await
+}
+
+async fn remove(cx: &Ctx, dirfd: i32, arg: usize, directory: bool) -> Result<Reply, Errno> {
+    let slot = match cx.slot(dirfd, &cx.path(arg)?).await {
+        Ok(Slot::Native) => return Ok(Reply::Passthrough),
+        Ok(Slot::Host(path)) => return cx.with_paths(&[(arg, &path)]).await,
+        Ok(Slot::Virtual(slot)) => slot,
+        // The last component is "." or "..", which unlink(2) and rmdir(2) tell apart.
+        Err(Errno::EINVAL | Errno::ENOTEMPTY | Errno::EBUSY) if !directory => return Err(Errno::EISDIR),
+        Err(errno) => return Err(errno),
+    };
+    slot.check_writable()?;
+    let child = child(&slot)?;
+    let is_directory = child.node().kind() == FileKind::Directory;
+    if directory && !is_directory || !directory && slot.slash && !is_directory {
+        return Err(Errno::ENOTDIR);
+    }
+    if !directory && is_directory {
+        return Err(Errno::EISDIR);
+    }
+    if cx.hv.mounts.is_mountpoint(&child) {
+        return Err(Errno::EBUSY);
+    }
+    if directory {
+        slot.node().rmdir(cx.cx(), &slot.name).await?;
+    } else {
+        slot.node().unlink(cx.cx(), &slot.name).await?;
+    }
+    slot.dir.dentry.forget(&slot.name);
+    Ok(Reply::Return(0))
+}
+
+/// The existing file of that name, which must be of the same mount: else it is a mountpoint.
+fn child(slot: &NameIn) -> Result<VirtualPlace, Errno> {
+    match &slot.child {
+        None => Err(Errno::ENOENT),
+        Some(Place::Virtual(place)) if place.mount.same_mount(&slot.dir.mount) => Ok(place.clone()),
+        Some(_) => Err(Errno::EBUSY),
+    }
+}
+
+/// renameat(2), which has no flags, and renameat2(2).
+pub async fn renameat2(cx: &Ctx) -> Result<Reply, Errno> {
+    let raw = if i64::from(cx.call.nr) == libc::SYS_renameat2 {
+        cx.int(4)
+    } else {
+        0
+    };
+    let Some(flags) = RenameFlags::from_bits(raw) else {
+        return Err(Errno::EINVAL);
+    };
+    if flags.contains(RenameFlags::EXCHANGE) && flags != RenameFlags::EXCHANGE {
+        return Err(Errno::EINVAL);
+    }
+    let old = busy_if_special(cx.slot(cx.fd(0), &cx.path(1)?).await)?;
+    let new = busy_if_special(cx.slot(cx.fd(2), &cx.path(3)?).await)?;
+    match (old, new) {
+        (Slot::Native, Slot::Native) => Ok(Reply::Passthrough),
+        (Slot::Native, Slot::Host(new)) => cx.with_paths(&[(3, &new)]).await,
+        (Slot::Host(old), Slot::Native) => cx.with_paths(&[(1, &old)]).await,
+        (Slot::Host(old), Slot::Host(new)) => cx.with_paths(&[(1, &old), (3, &new)]).await,
+        (Slot::Virtual(old), Slot::Virtual(new)) => rename(cx, &old, &new, flags).await,
+        _ => Err(Errno::EXDEV),
+    }
+}
+
+/// rename(2) of ".", ".." or a root is busy.
+fn busy_if_special(slot: Result<Slot, Errno>) -> Result<Slot, Errno> {
+    slot.map_err(|errno| {
+        if matches!(errno, Errno::EINVAL | Errno::ENOTEMPTY) {
+            Errno::EBUSY
+        } else {
+            errno
+        }
+    })
+}
+
+async fn rename(cx: &Ctx, old: &NameIn, new: &NameIn, flags: RenameFlags) -> Result<Reply, Errno> {
+    if !old.dir.mount.same_mount(&new.dir.mount) {
+        return Err(Errno::EXDEV);
+    }
+    old.check_writable()?;
+    let moved = child(old)?;
+    let moved_is_directory = moved.node().kind() == FileKind::Directory;
+    if !moved_is_directory && (old.slash || new.slash && !flags.contains(RenameFlags::EXCHANGE)) {
+        return Err(Errno::ENOTDIR);
+    }
+    if flags.contains(RenameFlags::NOREPLACE) && new.child.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    // A directory cannot become its own descendant, nor replace its own ancestor.
+    if moved_is_directory && new.dir.dentry.is_within(&moved.dentry) {
+        return Err(Errno::EINVAL);
+    }
+    if cx.hv.mounts.is_mountpoint(&moved) {
+        return Err(Errno::EBUSY);
+    }
+    match &new.child {
+        None if flags.contains(RenameFlags::EXCHANGE) => return Err(Errno::ENOENT),
+        None => {}
+        Some(_) => {
+            let victim = child(new)?;
+            check_victim(cx, old, &moved, &victim, flags)?;
+            if victim.node().id() == moved.node().id() && !flags.contains(RenameFlags::EXCHANGE) {
+                return Ok(Reply::Return(0));
+            }
+        }
+    }
+    old.node()
+        .rename(cx.cx(), &old.name, new.dir.node(), &new.name, flags)
+        .await?;
+    move_dentries(old, new, flags);
+    Ok(Reply::Return(0))
+}
+
+fn check_victim(
+    cx: &Ctx,
+    old: &NameIn,
+    moved: &VirtualPlace,
+    victim: &VirtualPlace,
+    flags: RenameFlags,
+) -> Result<(), Errno> {
+    let directory = |place: &VirtualPlace| place.node().kind() == FileKind::Directory;
+    if directory(victim) && old.dir.dentry.is_within(&victim.dentry) {
+        return Err(if flags.contains(RenameFlags::EXCHANGE) {
+            Errno::EINVAL
+        } else {
+            Errno::ENOTEMPTY
+        });
+    }
+    if !flags.contains(RenameFlags::EXCHANGE) {
+        match (directory(moved), directory(victim)) {
+            (true, false) => return Err(Errno::ENOTDIR),
+            (false, true) => return Err(Errno::EISDIR),
+            _ => {}
+        }
+    }
+    if cx.hv.mounts.is_mountpoint(victim) {
+        Err(Errno::EBUSY)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whoever stands in what was moved, or has it open, stands there now.
+fn move_dentries(old: &NameIn, new: &NameIn, flags: RenameFlags) {
+    let (from, to): ((_, &Name), (_, &Name)) = ((&old.dir.dentry, &old.name), (&new.dir.dentry, &new.name));
+    if flags.contains(RenameFlags::EXCHANGE) {
+        from.0.exchange(from.1, to.0, to.1);
+    } else {
+        from.0.rename(from.1, to.0, to.1);
+    }
+}
+
+pub async fn readlinkat(cx: &Ctx) -> Result<Reply, Errno> {
+    let path = cx.path(1)?;
+    if path.is_empty() {
+        // The link that an O_PATH descriptor refers to.
+        return match cx.open_file(cx.fd(0)) {
+            Some(open) => put_link(cx, &open.place).await,
+            None => Ok(Reply::Passthrough),
+        };
+    }
+    if !procfs::may_matter(&path) && cx.is_quick(cx.fd(0), &path) {
+        return Ok(Reply::Passthrough);
+    }
+    let found = cx.walk(cx.fd(0), &path, WalkFlags::empty()).await?;
+    if let Some(target) = procfs::read_link(cx, &found) {
+        return put_target(cx, &target);
+    }
+    match found {
+        Found { native: true, .. } => Ok(Reply::Passthrough),
+        Found {
+            place: Some(Place::Virtual(place)),
+            ..
+        } => put_link(cx, &place).await,
+        Found {
+            place: Some(Place::Host(place)),
+            ..
+        } => cx.with_paths(&[(1, &place.bytes())]).await,
+        Found {
+            parent: Some(Place::Host(parent)),
+            last: Last::Name(name),
+            ..
+        } => cx.with_paths(&[(1, &parent.join(&name))]).await,
+        _ => Err(Errno::ENOENT),
+    }
+}
+
+async fn put_link(cx: &Ctx, place: &VirtualPlace) -> Result<Reply, Errno> {
+    cx.answered(place);
+    if place.node().kind() != FileKind::Symlink {
+        return Err(Errno::EINVAL);
+    }
+    let target = place.node().readlink(cx.cx()).await?;
+    put_target(cx, &target)
+}
+
+/// Cut to the buffer's size, without a NUL, as readlink(2) does.
+fn put_target(cx: &Ctx, target: &[u8]) -> Result<Reply, Errno> {
+    let size = cx.fd(3);
+    if size <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let len = target.len().min(size as usize);
+    cx.write(cx.arg(2), &target[..len])?;
+    Ok(Reply::Return(len as i64))
+}

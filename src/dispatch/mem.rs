@@ -1,0 +1,54 @@
+//! Mapping virtual files. The mapping itself is the kernel's, of the placeholder's memory file.
+
+use fsmodules::api::{Errno, MapRequest};
+
+use crate::trap::Reply;
+
+use super::Ctx;
+use super::io::served;
+
+pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
+    let flags = cx.fd(3);
+    if flags & libc::MAP_ANONYMOUS != 0 {
+        return Ok(Reply::Passthrough);
+    }
+    let Some(open) = cx.open_file(cx.fd(4)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let file = served(&open)?;
+    if !open.flags.get().readable() {
+        return Err(Errno::EACCES);
+    }
+    let shared = matches!(flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
+    let writable = shared && open.flags.get().writable();
+    let request = MapRequest {
+        offset: cx.arg(5),
+        len: cx.arg(1),
+        shared,
+        writable,
+    };
+    file.map(cx.cx(), request).await?;
+    if writable {
+        let mm = cx.task.mm();
+        let mut mapped = mm.mapped.borrow_mut();
+        if !mapped.iter().any(|other| other.id == open.id) {
+            mapped.push(open.clone());
+        }
+    }
+    Ok(Reply::Passthrough)
+}
+
+/// msync(2): what shared mappings of the process have changed goes to the servers.
+pub async fn msync(cx: &Ctx) -> Result<Reply, Errno> {
+    let mapped = cx.task.mm().mapped.borrow().clone();
+    let sync = cx.fd(2) & libc::MS_SYNC != 0;
+    for open in mapped {
+        let file = served(&open)?;
+        if sync {
+            file.fsync(cx.cx(), false).await?;
+        } else {
+            file.flush(cx.cx()).await?;
+        }
+    }
+    Ok(Reply::Passthrough)
+}

@@ -1,0 +1,197 @@
+//! open(2) and its family: where virtual descriptors are born.
+
+use std::rc::Rc;
+
+use fsmodules::api::{Access, Errno, File, FileKind, MountFlags, OpenFlags};
+
+use crate::task::OpenFile;
+use crate::trap::Reply;
+use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
+
+use super::context::check_writable;
+use super::install::install;
+use super::{Ctx, procfs};
+
+/// Flags that openat(2) knows; the others are ignored by it and refused by openat2(2).
+const MODE_BITS: u32 = 0o7777;
+
+pub async fn openat(cx: &Ctx) -> Result<Reply, Errno> {
+    let flags = OpenFlags::from_bits_retain(cx.int(2));
+    let mode = cx.int(3) & MODE_BITS;
+    open(cx, flags, mode, WalkFlags::empty()).await
+}
+
+/// openat2(2): as openat, with the RESOLVE_* restrictions.
+pub async fn openat2(cx: &Ctx) -> Result<Reply, Errno> {
+    const OPEN_HOW_LEN: u64 = 24;
+    if cx.arg(3) < OPEN_HOW_LEN {
+        return Err(Errno::EINVAL);
+    }
+    let [flags, mode, resolve]: [u64; 3] = cx.read_value(cx.arg(2))?;
+    let Some(restrictions) = WalkFlags::from_resolve(resolve) else {
+        return Ok(Reply::Passthrough);
+    };
+    if flags > u32::MAX.into() || mode & !u64::from(MODE_BITS) != 0 {
+        return Ok(Reply::Passthrough);
+    }
+    open(cx, OpenFlags::from_bits_retain(flags as u32), mode as u32, restrictions).await
+}
+
+async fn open(cx: &Ctx, flags: OpenFlags, mode: u32, restrictions: WalkFlags) -> Result<Reply, Errno> {
+    let path = cx.path(1)?;
+    let dirfd = cx.fd(0);
+    if restrictions.is_empty() && !procfs::may_matter(&path) && cx.is_quick(dirfd, &path) {
+        return Ok(Reply::Passthrough);
+    }
+    let found = cx.walk(dirfd, &path, walk_flags(flags) | restrictions).await?;
+    if let Some(Place::Host(place)) = &found.place
+        && let Some(reply) = procfs::open(cx, place, flags).await?
+    {
+        return Ok(reply);
+    }
+    if found.native {
+        return Ok(Reply::Passthrough);
+    }
+    match found.host_path() {
+        Some(path) => cx.with_paths(&[(1, &path)]).await,
+        None => open_virtual(cx, found, flags, mode).await,
+    }
+}
+
+fn walk_flags(flags: OpenFlags) -> WalkFlags {
+    let exclusive = flags.contains(OpenFlags::CREAT | OpenFlags::EXCL);
+    let mut walk = WalkFlags::empty();
+    if !flags.contains(OpenFlags::NOFOLLOW) && !exclusive {
+        walk |= WalkFlags::FOLLOW;
+    }
+    walk
+}
+
+async fn open_virtual(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Result<Reply, Errno> {
+    let flags = if flags.contains(OpenFlags::PATH) {
+        flags & (OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC)
+    } else {
+        flags
+    };
+    let open = match found.place {
+        Some(Place::Virtual(place)) => {
+            cx.answered(&place);
+            existing(cx, place, flags, found.slash, mode).await?
+        }
+        _ => created(cx, found, flags, mode).await?,
+    };
+    Ok(Reply::Return(install(cx, open).await?.into()))
+}
+
+/// Opens what is there.
+async fn existing(
+    cx: &Ctx,
+    place: VirtualPlace,
+    flags: OpenFlags,
+    slash: bool,
+    mode: u32,
+) -> Result<Rc<OpenFile>, Errno> {
+    let kind = place.node().kind();
+    let creating = flags.contains(OpenFlags::CREAT) && !flags.contains(OpenFlags::PATH);
+    if creating && flags.contains(OpenFlags::EXCL) {
+        return Err(Errno::EEXIST);
+    }
+    if flags.contains(OpenFlags::PATH) {
+        if (flags.contains(OpenFlags::DIRECTORY) || slash) && kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        return Ok(OpenFile::new(None, place, flags));
+    }
+    if kind == FileKind::Symlink {
+        return Err(if flags.contains(OpenFlags::DIRECTORY) {
+            Errno::ENOTDIR
+        } else {
+            Errno::ELOOP
+        });
+    }
+    if flags.contains(OpenFlags::TMPFILE) {
+        return temporary(cx, place, flags, mode).await;
+    }
+    if kind == FileKind::Directory {
+        if creating || flags.writable() {
+            return Err(Errno::EISDIR);
+        }
+    } else if flags.contains(OpenFlags::DIRECTORY) || slash {
+        return Err(Errno::ENOTDIR);
+    }
+    if flags.writable() || flags.contains(OpenFlags::TRUNC) {
+        check_special_writable(&place, kind)?;
+    }
+    let file = open_node(cx, &place, kind, flags).await?;
+    Ok(OpenFile::new(Some(file), place, flags))
+}
+
+/// A read-only mount forbids writing to files, but not through FIFOs and devices.
+fn check_special_writable(place: &VirtualPlace, kind: FileKind) -> Result<(), Errno> {
+    match kind {
+        FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => Ok(()),
+        _ => check_writable(place),
+    }
+}
+
+async fn open_node(cx: &Ctx, place: &VirtualPlace, kind: FileKind, flags: OpenFlags) -> Result<Rc<dyn File>, Errno> {
+    match kind {
+        FileKind::Socket => return Err(Errno::ENXIO),
+        // Modules show their devices on hidden mounts of their own; on any other mount the kernel's rule `nodev` holds.
+        FileKind::CharDevice | FileKind::BlockDevice if !place.mount.hidden() => {
+            let nodev = place.mount.flags().contains(MountFlags::NODEV);
+            return Err(if nodev { Errno::EACCES } else { Errno::ENXIO });
+        }
+        _ => {}
+    }
+    place.node().clone().open(cx.cx(), flags).await
+}
+
+async fn temporary(cx: &Ctx, dir: VirtualPlace, flags: OpenFlags, mode: u32) -> Result<Rc<OpenFile>, Errno> {
+    if dir.node().kind() != FileKind::Directory {
+        return Err(Errno::ENOTDIR);
+    }
+    if !flags.writable() {
+        return Err(Errno::EINVAL);
+    }
+    check_writable(&dir)?;
+    dir.node().permission(cx.cx(), Access::WRITE | Access::EXECUTE).await?;
+    let made = dir.node().clone().tmpfile(cx.cx(), mode, flags).await?;
+    let dentry = dir.dentry.unnamed(made.node);
+    Ok(OpenFile::new(
+        Some(made.file),
+        VirtualPlace {
+            mount: dir.mount,
+            dentry,
+        },
+        flags,
+    ))
+}
+
+/// `O_CREAT` of a name that does not exist.
+async fn created(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Result<Rc<OpenFile>, Errno> {
+    let (Some(Place::Virtual(dir)), Last::Name(name)) = (found.parent, found.last) else {
+        return Err(Errno::ENOENT);
+    };
+    cx.answered(&dir);
+    if !flags.contains(OpenFlags::CREAT) || flags.contains(OpenFlags::PATH) {
+        return Err(Errno::ENOENT);
+    }
+    if found.slash {
+        return Err(Errno::EISDIR);
+    }
+    if flags.contains(OpenFlags::DIRECTORY) {
+        return Err(Errno::EINVAL);
+    }
+    check_writable(&dir)?;
+    let made = dir.node().clone().create(cx.cx(), &name, mode, flags).await?;
+    let dentry = dir.dentry.child(&name, made.node);
+    Ok(OpenFile::new(
+        Some(made.file),
+        VirtualPlace {
+            mount: dir.mount,
+            dentry,
+        },
+        flags,
+    ))
+}

@@ -1,0 +1,203 @@
+//! What all handlers share: the tracer, the tasks, the view and its modules.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use async_executor::LocalExecutor;
+use fsmodules::api::{Host, Module, Vnode};
+use fuse_compat::kernel::Clock;
+
+use crate::abi::RawCall;
+use crate::dispatch::socket::Travelling;
+use crate::rt::Timers;
+use crate::task::Task;
+use crate::trace::Trace;
+use crate::trap::{Tid, Tracer};
+use crate::view::Mounts;
+
+/// The state of a session. One thread, no locks: whoever borrows a cell gives it back before the next `.await`.
+pub struct Hypervisor {
+    pub tracer: RefCell<Tracer>,
+    pub tasks: RefCell<HashMap<Tid, Rc<Task>>>,
+    pub mounts: Mounts,
+    pub modules: Vec<ModuleEntry>,
+    pub host: Rc<dyn Host>,
+    pub executor: LocalExecutor<'static>,
+    pub timers: Rc<Timers>,
+    pub trace: Trace,
+    /// The view's name, for `umvu exec` and `umvu ps`.
+    pub name: RefCell<String>,
+    /// The name that it is to have from now on.
+    pub rename: RefCell<Option<String>>,
+    /// Virtual descriptors that were sent and not yet received.
+    pub travelling: RefCell<Vec<Travelling>>,
+    /// Sockets that were bound on virtual file systems.
+    pub bound: RefCell<Vec<Bound>>,
+    /// An empty directory that has been removed: where the kernel believes a task with a virtual cwd to be.
+    nowhere: OwnedFd,
+    /// umvu's own process id, for paths to its descriptors.
+    pub pid: u32,
+    clock: Instant,
+}
+
+pub struct ModuleEntry {
+    pub module: Rc<dyn Module>,
+    pub enabled: Cell<bool>,
+}
+
+impl Hypervisor {
+    pub fn new(
+        tracer: Tracer,
+        mounts: Mounts,
+        modules: Vec<Rc<dyn Module>>,
+        name: String,
+        trace: Trace,
+    ) -> std::io::Result<Rc<Hypervisor>> {
+        let nowhere = empty_directory()?;
+        let clock = Instant::now();
+        Ok(Rc::new_cyclic(|this: &Weak<Hypervisor>| Hypervisor {
+            tracer: RefCell::new(tracer),
+            tasks: RefCell::default(),
+            mounts,
+            modules: modules
+                .into_iter()
+                .map(|module| ModuleEntry {
+                    module,
+                    enabled: Cell::new(true),
+                })
+                .collect(),
+            host: Rc::new(HostHandle {
+                hv: this.clone(),
+                clock,
+            }),
+            executor: LocalExecutor::new(),
+            timers: Rc::default(),
+            trace,
+            name: RefCell::new(name),
+            rename: RefCell::default(),
+            travelling: RefCell::default(),
+            bound: RefCell::default(),
+            nowhere,
+            pid: std::process::id(),
+            clock,
+        }))
+    }
+
+    /// Time since the session began.
+    pub fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    pub fn task(&self, tid: Tid) -> Option<Rc<Task>> {
+        self.tasks.borrow().get(&tid).cloned()
+    }
+
+    /// A thread of the process with this id, whichever.
+    pub fn process(&self, tgid: Tid) -> Option<Rc<Task>> {
+        if let Some(task) = self.task(tgid) {
+            return Some(task);
+        }
+        self.tasks.borrow().values().find(|task| task.tgid() == tgid).cloned()
+    }
+
+    /// The module that serves a file-system type.
+    pub fn module_for(&self, fstype: &str) -> Option<Rc<dyn Module>> {
+        self.modules
+            .iter()
+            .find(|m| m.enabled.get() && m.module.serves(fstype))
+            .map(|m| m.module.clone())
+    }
+
+    /// Lets the kernel run a call in the tracee, at its present stop.
+    pub async fn run(&self, task: &Task, call: RawCall) -> i64 {
+        self.tracer.borrow_mut().run(task.tid.get(), call);
+        task.ran.take().await
+    }
+
+    /// The empty directory.
+    pub fn nowhere(&self) -> BorrowedFd<'_> {
+        self.nowhere.as_fd()
+    }
+
+    /// The path under which any process of this user opens one of umvu's own descriptors anew.
+    pub fn reopen_path(&self, fd: &impl AsRawFd) -> Vec<u8> {
+        format!("/proc/{}/fd/{}", self.pid, fd.as_raw_fd()).into_bytes()
+    }
+}
+
+/// A unix socket whose name is a virtual file: the kernel knows it by an abstract address (unix(7)).
+pub struct Bound {
+    pub dev: u64,
+    pub node: Rc<dyn Vnode>,
+    name: String,
+}
+
+impl Bound {
+    pub fn new(hv: &Hypervisor, dev: u64, node: Rc<dyn Vnode>) -> Bound {
+        let name = format!("umvu-{}-{dev:x}-{:x}", hv.pid, node.id());
+        Bound { dev, node, name }
+    }
+
+    /// The `struct sockaddr_un`.
+    pub fn address(&self) -> Vec<u8> {
+        let mut address = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
+        address.push(0);
+        address.extend_from_slice(self.name.as_bytes());
+        address
+    }
+}
+
+struct HostHandle {
+    hv: Weak<Hypervisor>,
+    clock: Instant,
+}
+
+impl Clock for HostHandle {
+    fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+}
+
+impl Host for HostHandle {
+    fn spawn(&self, work: Pin<Box<dyn Future<Output = ()>>>) {
+        if let Some(hv) = self.hv.upgrade() {
+            hv.executor.spawn(work).detach();
+        }
+    }
+
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+        match self.hv.upgrade() {
+            Some(hv) => Box::pin(hv.timers.until(self.clock.elapsed() + time)),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+/// Makes and removes a directory, and keeps it open: nothing can be found or made in it, and nothing stays behind.
+/// Without a writable directory anywhere, the root does: relative paths never reach the kernel there.
+fn empty_directory() -> std::io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let candidates = [
+        std::env::var_os("XDG_RUNTIME_DIR"),
+        std::env::var_os("TMPDIR"),
+        Some("/tmp".into()),
+        Some("/dev/shm".into()),
+    ];
+    for base in candidates.into_iter().flatten() {
+        let path = std::path::Path::new(&base).join(format!("umvu-{}-nowhere", std::process::id()));
+        if std::fs::create_dir(&path).is_ok() {
+            let fd = open(&path, flags, Mode::empty());
+            std::fs::remove_dir(&path)?;
+            if let Ok(fd) = fd {
+                return Ok(fd);
+            }
+        }
+    }
+    Ok(open("/", flags, Mode::empty())?)
+}

@@ -1,0 +1,119 @@
+//! The descriptor table: which numbers are virtual files.
+//!
+//! The kernel has a placeholder at each of these numbers and keeps numbering, `fork` and close-on-exec right; this
+//! table says what the number really means. Numbers that are not in it are the kernel's alone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::OpenFile;
+
+#[derive(Clone)]
+pub struct FdEntry {
+    pub file: Rc<OpenFile>,
+    pub cloexec: bool,
+}
+
+pub struct Files {
+    /// Unique in the session: the owner of its POSIX locks.
+    pub id: u64,
+    entries: RefCell<BTreeMap<i32, FdEntry>>,
+    /// Threads that share it.
+    users: Cell<usize>,
+}
+
+impl Files {
+    pub fn new() -> Rc<Files> {
+        Files::with(BTreeMap::new())
+    }
+
+    fn with(entries: BTreeMap<i32, FdEntry>) -> Rc<Files> {
+        thread_local!(static NEXT: Cell<u64> = const { Cell::new(1) });
+        let id = NEXT.with(|next| next.replace(next.get() + 1));
+        Rc::new(Files {
+            id,
+            entries: RefCell::new(entries),
+            users: Cell::new(1),
+        })
+    }
+
+    pub fn share(self: &Rc<Self>) -> Rc<Files> {
+        self.users.set(self.users.get() + 1);
+        self.clone()
+    }
+
+    pub fn copy(&self) -> Rc<Files> {
+        Files::with(self.entries.borrow().clone())
+    }
+
+    /// A thread stops using it; true if that was the last one.
+    pub fn leave(&self) -> bool {
+        self.users.set(self.users.get().saturating_sub(1));
+        self.users.get() == 0
+    }
+
+    pub fn shared(&self) -> bool {
+        self.users.get() > 1
+    }
+
+    pub fn get(&self, fd: i32) -> Option<Rc<OpenFile>> {
+        self.entries.borrow().get(&fd).map(|entry| entry.file.clone())
+    }
+
+    pub fn entry(&self, fd: i32) -> Option<FdEntry> {
+        self.entries.borrow().get(&fd).cloned()
+    }
+
+    /// Gives what the number meant before.
+    pub fn insert(&self, fd: i32, file: Rc<OpenFile>, cloexec: bool) -> Option<FdEntry> {
+        self.entries.borrow_mut().insert(fd, FdEntry { file, cloexec })
+    }
+
+    pub fn remove(&self, fd: i32) -> Option<FdEntry> {
+        self.entries.borrow_mut().remove(&fd)
+    }
+
+    pub fn set_cloexec(&self, fd: i32, cloexec: bool) {
+        if let Some(entry) = self.entries.borrow_mut().get_mut(&fd) {
+            entry.cloexec = cloexec;
+        }
+    }
+
+    /// Takes out the entries with numbers in the range.
+    pub fn take_range(&self, first: i32, last: i32) -> Vec<FdEntry> {
+        self.take_if(|fd, _| (first..=last).contains(&fd))
+    }
+
+    /// Takes out what execve(2) closes.
+    pub fn take_cloexec(&self) -> Vec<FdEntry> {
+        self.take_if(|_, entry| entry.cloexec)
+    }
+
+    pub fn take_all(&self) -> Vec<FdEntry> {
+        std::mem::take(&mut *self.entries.borrow_mut()).into_values().collect()
+    }
+
+    fn take_if(&self, wanted: impl Fn(i32, &FdEntry) -> bool) -> Vec<FdEntry> {
+        let mut entries = self.entries.borrow_mut();
+        let fds: Vec<i32> = entries
+            .iter()
+            .filter(|(fd, entry)| wanted(**fd, entry))
+            .map(|(fd, _)| *fd)
+            .collect();
+        fds.into_iter().filter_map(|fd| entries.remove(&fd)).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.borrow().is_empty()
+    }
+
+    /// The numbers with what they mean, in order.
+    pub fn list(&self) -> Vec<(i32, FdEntry)> {
+        self.entries
+            .borrow()
+            .iter()
+            .map(|(fd, entry)| (*fd, entry.clone()))
+            .collect()
+    }
+}

@@ -1,0 +1,74 @@
+//! Open file descriptions of virtual files.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use fsmodules::api::{Backing, DirEntry, File, OpenFlags};
+
+use crate::rt::Flag;
+use crate::view::{MountUse, VirtualPlace};
+
+/// What open(2) makes: shared by all descriptors that dup(2), fork(2) or SCM_RIGHTS copied from it.
+pub struct OpenFile {
+    /// Unique in the session: the owner of its flock(2) locks.
+    pub id: u64,
+    /// `None` for `O_PATH`.
+    pub file: Option<Rc<dyn File>>,
+    /// Where it was opened.
+    pub place: VirtualPlace,
+    /// The file offset; held during a read or write that moves it, as the kernel's `f_pos_lock`.
+    pub pos: async_lock::Mutex<u64>,
+    /// `O_APPEND`, `O_NONBLOCK` and the like, as fcntl(2) changes them.
+    pub flags: Cell<OpenFlags>,
+    /// Entries that were read ahead of what getdents(2) had room for, with the cookie they follow.
+    pub entries: RefCell<(u64, Vec<DirEntry>)>,
+    /// The placeholder's socket, where the guest polls it, and what tells its driver that it is over.
+    pub stream: RefCell<Option<StreamEnd>>,
+    _use: MountUse,
+}
+
+/// A stream placeholder belongs to dispatch; the description only keeps it alive.
+pub type StreamEnd = (Rc<dyn std::any::Any>, Rc<Flag>);
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Some((_, gone)) = self.stream.take() {
+            gone.raise();
+        }
+    }
+}
+
+impl OpenFile {
+    pub fn new(file: Option<Rc<dyn File>>, place: VirtualPlace, flags: OpenFlags) -> Rc<OpenFile> {
+        thread_local!(static NEXT: Cell<u64> = const { Cell::new(1) });
+        let id = NEXT.with(|next| next.replace(next.get() + 1));
+        let _use = place.mount.use_it();
+        Rc::new(OpenFile {
+            id,
+            file,
+            place,
+            pos: async_lock::Mutex::new(0),
+            flags: Cell::new(flags),
+            entries: RefCell::new((0, Vec::new())),
+            stream: RefCell::new(None),
+            _use,
+        })
+    }
+
+    /// A device or the like, as against a file with content.
+    pub fn is_stream(&self) -> bool {
+        self.file
+            .as_ref()
+            .is_some_and(|file| matches!(file.backing(), Backing::Stream))
+    }
+
+    /// `F_SETFL`: changes the flags that can be changed.
+    pub fn set_flags(&self, flags: OpenFlags) {
+        let changeable =
+            OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::ASYNC | OpenFlags::DIRECT | OpenFlags::NOATIME;
+        self.flags.set((self.flags.get() - changeable) | (flags & changeable));
+        if let Some(file) = &self.file {
+            file.set_flags(self.flags.get());
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! From the table to seccomp programs (classic BPF, seccomp(2)).
+
+use std::ops::Range;
+
+use crate::table::{self, AGAIN_CALL, CONTROL_CALL, Catch, FdLevel, PLACEHOLDER_MIN, Treat};
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const JUMP_EQ: u16 = 0x15;
+const JUMP_GE: u16 = 0x35;
+const RETURN: u16 = 0x06;
+
+const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const TRACE: u32 = libc::SECCOMP_RET_TRACE;
+const ERRNO: u32 = libc::SECCOMP_RET_ERRNO;
+
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const NR: u32 = 0;
+const ARCH: u32 = 4;
+const ARGS: u32 = 16;
+/// Call numbers from here on are of the x32 ABI.
+const X32: u32 = 0x4000_0000;
+/// Descriptors from here on are negative: none.
+const NEGATIVE: u32 = 0x8000_0000;
+
+type Program = Vec<libc::sock_filter>;
+
+fn op(code: u16, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt: 0, jf: 0, k }
+}
+
+fn branch(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+/// What becomes of a call number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Return(u32),
+    /// Caught if one of these arguments can be a virtual descriptor.
+    Fds(Catch),
+}
+
+/// The filter of every process in a view.
+pub fn program() -> Program {
+    let mut code = vec![
+        op(LOAD, ARCH),
+        branch(JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0),
+        // i386: nothing may slip past.
+        op(RETURN, ERRNO | libc::ENOSYS as u32),
+        op(LOAD, NR),
+        branch(JUMP_EQ, CONTROL_CALL, 1, 0),
+        branch(JUMP_EQ, AGAIN_CALL, 0, 1),
+        op(RETURN, TRACE),
+        branch(JUMP_GE, X32, 0, 1),
+        op(RETURN, ERRNO | libc::ENOSYS as u32),
+    ];
+    tree(
+        &ranges(action),
+        &mut |action| leaf(action, PLACEHOLDER_MIN..NEGATIVE),
+        &mut code,
+    );
+    code
+}
+
+/// A further filter for a process that has virtual files at low numbers, as bytes: `struct sock_filter` each.
+pub fn added_filter(level: FdLevel) -> Vec<u8> {
+    let mut code = vec![
+        op(LOAD, ARCH),
+        branch(JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0),
+        op(RETURN, ALLOW),
+        op(LOAD, NR),
+    ];
+    let low = |nr| match action(nr) {
+        fds @ Action::Fds(_) => fds,
+        Action::Return(_) => Action::Return(ALLOW),
+    };
+    tree(&ranges(low), &mut |action| leaf(action, 0..level.bound()), &mut code);
+    code.iter()
+        .flat_map(|i| [&i.code.to_ne_bytes()[..], &[i.jt, i.jf], &i.k.to_ne_bytes()].concat())
+        .collect()
+}
+
+fn action(nr: u32) -> Action {
+    match table::entry(nr).map(|entry| entry.treat) {
+        // A call that this table does not know yet must not slip past it.
+        None => Action::Return(ERRNO | libc::ENOSYS as u32),
+        Some(Treat::Pass(_)) => Action::Return(ALLOW),
+        Some(Treat::Refuse(errno, _)) => Action::Return(ERRNO | errno.raw() as u32),
+        Some(Treat::Serve(Catch::Always)) => Action::Return(TRACE),
+        Some(Treat::Serve(catch)) => Action::Fds(catch),
+    }
+}
+
+/// The first numbers of ranges with equal actions.
+fn ranges(action: impl Fn(u32) -> Action) -> Vec<(u32, Action)> {
+    let mut ranges: Vec<(u32, Action)> = Vec::new();
+    for nr in 0..=table::LAST + 1 {
+        let action = action(nr);
+        if ranges.last().is_none_or(|(_, last)| *last != action) {
+            ranges.push((nr, action));
+        }
+    }
+    ranges
+}
+
+/// A balanced tree of comparisons, so that no call costs more than a few.
+fn tree(ranges: &[(u32, Action)], leaf: &mut impl FnMut(Action) -> Program, code: &mut Program) {
+    if let [(_, action)] = ranges {
+        code.extend(leaf(*action));
+        return;
+    }
+    let (low, high) = ranges.split_at(ranges.len() / 2);
+    let mut left = Program::new();
+    tree(low, leaf, &mut left);
+    match u8::try_from(left.len()) {
+        Ok(len) => code.push(branch(JUMP_GE, high[0].0, len, 0)),
+        // Conditional jumps reach 255 instructions, unconditional ones any number.
+        Err(_) => code.extend([branch(JUMP_GE, high[0].0, 0, 1), op(JUMP, left.len() as u32)]),
+    }
+    code.extend(left);
+    tree(high, leaf, code);
+}
+
+/// The end of a path through the tree: caught are descriptors in `caught`. They are 32-bit integers.
+fn leaf(action: Action, caught: Range<u32>) -> Program {
+    let catch = match action {
+        Action::Return(value) => return vec![op(RETURN, value)],
+        Action::Fds(catch) => catch,
+    };
+    let mut code = Program::new();
+    for arg in catch.args() {
+        code.push(op(LOAD, ARGS + 8 * u32::from(arg)));
+        code.push(branch(JUMP_GE, caught.end, 2, 0));
+        code.push(branch(JUMP_GE, caught.start, 0, 1));
+        code.push(op(RETURN, TRACE));
+    }
+    code.push(op(RETURN, ALLOW));
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a program as the kernel would.
+    fn run(code: &Program, arch: u32, nr: u32, args: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend_from_slice(&nr.to_ne_bytes());
+        data.extend_from_slice(&arch.to_ne_bytes());
+        data.extend_from_slice(&0u64.to_ne_bytes());
+        args.iter().for_each(|arg| data.extend_from_slice(&arg.to_ne_bytes()));
+        let (mut at, mut a) = (0, 0);
+        loop {
+            let i = code[at];
+            at += 1;
+            let jump = |taken| usize::from(if taken { i.jt } else { i.jf });
+            match i.code {
+                LOAD => a = u32::from_ne_bytes(data[i.k as usize..][..4].try_into().unwrap()),
+                JUMP => at += i.k as usize,
+                JUMP_EQ => at += jump(a == i.k),
+                JUMP_GE => at += jump(a >= i.k),
+                RETURN => return i.k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    fn call(code: &Program, nr: u32, args: [u64; 6]) -> u32 {
+        run(code, AUDIT_ARCH_X86_64, nr, args)
+    }
+
+    const ENOSYS: u32 = ERRNO | libc::ENOSYS as u32;
+
+    #[test]
+    fn agrees_with_the_table_for_every_number() {
+        let code = program();
+        assert!(code.len() < 4096, "{} instructions", code.len());
+        for nr in 0..=table::LAST + 50 {
+            let with = |fd: u64| call(&code, nr, [fd; 6]);
+            match action(nr) {
+                Action::Return(value) => assert_eq!(with(0), value, "{nr}"),
+                Action::Fds(_) => {
+                    assert_eq!(with(0), ALLOW, "{nr}");
+                    assert_eq!(with(767), ALLOW, "{nr}");
+                    assert_eq!(with(768), TRACE, "{nr}");
+                    assert_eq!(with(u64::MAX), ALLOW, "{nr}");
+                    // Only the low half is the descriptor.
+                    assert_eq!(with(1 << 32), ALLOW, "{nr}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_slips_past() {
+        let code = program();
+        assert_eq!(run(&code, 0x4000_0003, 5, [0; 6]), ENOSYS);
+        assert_eq!(call(&code, X32 + 1, [0; 6]), ENOSYS);
+        assert_eq!(call(&code, 100_000, [0; 6]), ENOSYS);
+        assert_eq!(call(&code, libc::SYS_io_uring_setup as u32, [0; 6]), ENOSYS);
+        assert_eq!(call(&code, CONTROL_CALL, [0; 6]), TRACE);
+        assert_eq!(call(&code, AGAIN_CALL, [0; 6]), TRACE);
+    }
+
+    #[test]
+    fn added_filters_catch_low_numbers() {
+        let decode = |bytes: Vec<u8>| -> Program {
+            let instruction = |b: &[u8]| libc::sock_filter {
+                code: u16::from_ne_bytes([b[0], b[1]]),
+                jt: b[2],
+                jf: b[3],
+                k: u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+            };
+            bytes.chunks_exact(8).map(instruction).collect()
+        };
+        let read = libc::SYS_read as u32;
+        let standard = decode(added_filter(FdLevel::Standard));
+        assert_eq!(call(&standard, read, [2, 0, 0, 0, 0, 0]), TRACE);
+        assert_eq!(call(&standard, read, [3, 0, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(&standard, libc::SYS_getppid as u32, [2, 0, 0, 0, 0, 0]), ALLOW);
+        let all = decode(added_filter(FdLevel::All));
+        assert_eq!(call(&all, read, [700, 0, 0, 0, 0, 0]), TRACE);
+        assert_eq!(call(&all, libc::SYS_mmap as u32, [0, 0, 0, 0, u64::MAX, 0]), ALLOW);
+    }
+}

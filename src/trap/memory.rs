@@ -1,0 +1,222 @@
+//! Guest memory. Every address comes from a guest and is untrusted: a bad one is `EFAULT`, never more.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+
+use fsmodules::api::Errno;
+
+use super::{Tid, sys};
+
+const PAGE: u64 = 4096;
+
+/// Memory of a guest, or of a test.
+pub trait GuestMemory {
+    /// Reads as much as is there, from `address` on; `EFAULT` if nothing is.
+    fn read_some(&self, address: u64, buffer: &mut [u8]) -> Result<usize, Errno>;
+    /// Writes as much as fits; `EFAULT` if nothing does.
+    fn write_some(&self, address: u64, bytes: &[u8]) -> Result<usize, Errno>;
+
+    /// Fills the buffer.
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+        if buffer.is_empty() || self.read_some(address, buffer)? == buffer.len() {
+            Ok(())
+        } else {
+            Err(Errno::EFAULT)
+        }
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if bytes.is_empty() || self.write_some(address, bytes)? == bytes.len() {
+            Ok(())
+        } else {
+            Err(Errno::EFAULT)
+        }
+    }
+
+    /// A string with its NUL within `max` bytes, without the NUL; `ENAMETOOLONG` if there is none.
+    fn read_cstr(&self, address: u64, max: usize) -> Result<Vec<u8>, Errno> {
+        let mut text = Vec::new();
+        while text.len() < max {
+            let at = address.checked_add(text.len() as u64).ok_or(Errno::EFAULT)?;
+            // Up to the end of the page: the next one may not be there, nor need to be. Most paths are short.
+            let to_page_end = (PAGE - at % PAGE) as usize;
+            let mut piece = [0; 256];
+            let len = to_page_end.min(piece.len()).min(max - text.len());
+            let got = self.read_some(at, &mut piece[..len])?;
+            if let Some(end) = piece[..got].iter().position(|&b| b == 0) {
+                text.extend_from_slice(&piece[..end]);
+                return Ok(text);
+            }
+            text.extend_from_slice(&piece[..got]);
+        }
+        Err(Errno::ENAMETOOLONG)
+    }
+
+    /// Scatters `parts` over the buffers; how much. A bad buffer ends it.
+    fn write_vectored(&self, buffers: &[(u64, usize)], parts: &[&[u8]]) -> Result<usize, Errno> {
+        let mut done = 0;
+        let mut parts = parts.iter().copied().filter(|part| !part.is_empty());
+        let mut part: &[u8] = parts.next().unwrap_or_default();
+        for &(mut address, mut room) in buffers {
+            while room > 0 && !part.is_empty() {
+                let len = room.min(part.len());
+                match self.write_some(address, &part[..len]) {
+                    Ok(put) if put == len => {}
+                    Ok(put) => return Ok(done + put),
+                    Err(_) if done > 0 => return Ok(done),
+                    Err(errno) => return Err(errno),
+                }
+                (done, address, room, part) = (done + len, address + len as u64, room - len, &part[len..]);
+                if part.is_empty() {
+                    part = parts.next().unwrap_or_default();
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Gathers the buffers; how much. A bad buffer ends it.
+    fn read_vectored(&self, buffers: &[(u64, usize)], out: &mut [u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        for &(address, len) in buffers {
+            let len = len.min(out.len() - done);
+            if len == 0 {
+                continue;
+            }
+            match self.read_some(address, &mut out[done..done + len]) {
+                Ok(got) if got == len => done += len,
+                Ok(got) => return Ok(done + got),
+                Err(_) if done > 0 => return Ok(done),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// The memory of a tracee: by process_vm_readv(2) where the host allows it, else through `/proc/TID/mem`.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    tid: Tid,
+}
+
+impl Memory {
+    pub fn new(tid: Tid) -> Memory {
+        Memory { tid }
+    }
+
+    fn file(self) -> Result<File, Errno> {
+        let path = format!("/proc/{}/mem", self.tid);
+        File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|_| Errno::EFAULT)
+    }
+}
+
+/// Found out once: container runtimes forbid the call even to read one's own memory.
+fn has_vm_calls() -> bool {
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    *ALLOWED.get_or_init(|| {
+        let (from, mut to) = ([7u8], [0u8]);
+        let own = Tid::from_raw(std::process::id() as i32);
+        let remote = [iovec(from.as_ptr() as u64, 1)];
+        sys::transfer(own, false, &[iovec(to.as_mut_ptr() as u64, 1)], &remote) == Ok(1) && to == from
+    })
+}
+
+fn iovec(address: u64, len: usize) -> libc::iovec {
+    libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: len,
+    }
+}
+
+impl GuestMemory for Memory {
+    fn read_some(&self, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let moved = if has_vm_calls() {
+            let local = [iovec(buffer.as_mut_ptr() as u64, buffer.len())];
+            sys::transfer(self.tid, false, &local, &[iovec(address, buffer.len())]).map_err(|_| Errno::EFAULT)?
+        } else {
+            self.file()?.read_at(buffer, address).map_err(|_| Errno::EFAULT)?
+        };
+        if moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
+    }
+
+    fn write_some(&self, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
+        let moved = if has_vm_calls() {
+            let local = [iovec(bytes.as_ptr() as u64, bytes.len())];
+            sys::transfer(self.tid, true, &local, &[iovec(address, bytes.len())]).map_err(|_| Errno::EFAULT)?
+        } else {
+            self.file()?.write_at(bytes, address).map_err(|_| Errno::EFAULT)?
+        };
+        if moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// Memory from address 0x1000 on.
+    struct Fake(RefCell<Vec<u8>>);
+
+    impl GuestMemory for Fake {
+        fn read_some(&self, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+            let bytes = self.0.borrow();
+            let from = address
+                .checked_sub(0x1000)
+                .filter(|&n| n < bytes.len() as u64)
+                .ok_or(Errno::EFAULT)? as usize;
+            let len = buffer.len().min(bytes.len() - from);
+            buffer[..len].copy_from_slice(&bytes[from..from + len]);
+            Ok(len)
+        }
+
+        fn write_some(&self, address: u64, data: &[u8]) -> Result<usize, Errno> {
+            let mut bytes = self.0.borrow_mut();
+            let from = address
+                .checked_sub(0x1000)
+                .filter(|&n| n < bytes.len() as u64)
+                .ok_or(Errno::EFAULT)? as usize;
+            let len = data.len().min(bytes.len() - from);
+            bytes[from..from + len].copy_from_slice(&data[..len]);
+            Ok(len)
+        }
+    }
+
+    #[test]
+    fn strings_end_at_their_nul_or_are_too_long() {
+        let fake = Fake(RefCell::new(b"hello\0world".to_vec()));
+        assert_eq!(fake.read_cstr(0x1000, 100), Ok(b"hello".to_vec()));
+        assert_eq!(fake.read_cstr(0x1000, 5), Err(Errno::ENAMETOOLONG));
+        assert_eq!(fake.read_cstr(0x1006, 100), Err(Errno::EFAULT));
+        assert_eq!(fake.read_cstr(0, 100), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn vectors_stop_at_a_bad_buffer() {
+        let fake = Fake(RefCell::new(vec![0; 16]));
+        let buffers = [(0x1000, 3), (0x1008, 4), (0x9000, 4)];
+        assert_eq!(fake.write_vectored(&buffers, &[b"abcd", b"efghij"]), Ok(7));
+        assert_eq!(&fake.0.borrow()[..12], b"abc\0\0\0\0\0defg");
+        let mut out = [0; 11];
+        assert_eq!(fake.read_vectored(&buffers, &mut out), Ok(7));
+        assert_eq!(&out[..7], b"abcdefg");
+        assert_eq!(fake.write_vectored(&[(0x9000, 4)], &[b"x"]), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn own_memory_is_readable() {
+        let bytes = *b"umvu";
+        let memory = Memory::new(Tid::from_raw(std::process::id() as i32));
+        let mut out = [0; 4];
+        memory.read(bytes.as_ptr() as u64, &mut out).unwrap();
+        assert_eq!(out, bytes);
+        assert_eq!(memory.read(8, &mut out), Err(Errno::EFAULT));
+    }
+}

@@ -1,0 +1,581 @@
+//! The ptrace engine: one state machine a thread.
+//!
+//! A caught call stands at its entry (a seccomp stop). From there the thread has one of these journeys:
+//!
+//! - *reply*: the result is put into the registers and the call skipped; or it passes.
+//! - *run*: the call is rewritten into another one, which the kernel makes; the thread then stands at that call's exit.
+//!   For a second run it goes back to the `syscall` instruction with a number that the filter always catches, and is
+//!   rewritten there. Signals are blocked meanwhile.
+//! - *park*: the call is rewritten into an endless ppoll(2). PTRACE_INTERRUPT takes the thread out; a signal that
+//!   matters is held in its delivery stop until the reply is there.
+//!
+//! A thread may vanish at any moment (SIGKILL): then ptrace gives ESRCH, which is ignored here, because its exit is
+//! reported by `waitpid` in any case.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use super::{Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, spawn, sys};
+use crate::abi::{RawCall, Regs, fold};
+use crate::table;
+
+const ERESTARTSYS: i64 = -512;
+const ERESTARTNOINTR: i64 = -513;
+const BLOCK_ALL: u64 = u64::MAX;
+
+/// What a thread is about to do at its next catch or stop.
+#[derive(Clone, Copy)]
+enum Next {
+    Reply(Reply),
+    Run(RawCall),
+    Park,
+}
+
+/// A caught call in progress.
+struct Frame {
+    /// As they were at its entry.
+    regs: Regs,
+    /// The signal mask, while all signals are blocked.
+    mask: Option<u64>,
+    /// A signal whose delivery was put off; it is delivered with the reply.
+    signal: i32,
+    /// Another program has been executed: the old registers mean nothing.
+    executed: bool,
+}
+
+enum State {
+    /// Created, but its first stop or its parent's report of it is still to come.
+    New {
+        stopped: bool,
+        announced: bool,
+    },
+    Running,
+    /// At the entry of a caught call.
+    Entry(Frame),
+    /// In the kernel, with a call of [`Tracer::run`]. With `reply` its result is the caught call's.
+    InCall {
+        frame: Frame,
+        reply: bool,
+    },
+    /// At the exit of such a call.
+    Exit(Frame),
+    /// On the way to the entry of another call.
+    Rewinding {
+        frame: Frame,
+        next: Next,
+    },
+    Parked(Frame),
+    /// Asked to leave its parking place.
+    Leaving {
+        frame: Frame,
+        next: Next,
+    },
+    /// Parked, and stopped at the delivery of a signal.
+    Held {
+        frame: Frame,
+        signal: i32,
+    },
+    Exiting,
+}
+
+/// All tracees of a session. It must be used by one thread only, the one that made it.
+#[derive(Default)]
+pub struct Tracer {
+    threads: HashMap<Tid, State>,
+    ready: VecDeque<Event>,
+}
+
+impl Tracer {
+    pub fn new() -> Tracer {
+        sys::prepare_signals();
+        Tracer::default()
+    }
+
+    /// Starts a command; it runs as soon as events are taken.
+    pub fn spawn(&mut self, spec: &SpawnSpec) -> Result<Tid, SpawnError> {
+        let tid = spawn::start(spec)?;
+        self.threads.insert(tid, State::Running);
+        Ok(tid)
+    }
+
+    /// Traces a process that waits for it ([`super::be_traced`]).
+    pub fn adopt(&mut self, tid: Tid) -> Result<(), Error> {
+        sys::seize(tid).map_err(|errno| Error::Os {
+            op: "tracing",
+            tid,
+            errno,
+        })?;
+        self.threads.insert(tid, State::Running);
+        Ok(())
+    }
+
+    pub fn memory(&self, tid: Tid) -> Memory {
+        Memory::new(tid)
+    }
+
+    /// Blocks until there may be an event, one of the descriptors is readable, or the time is over.
+    pub fn wait(&mut self, fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<usize> {
+        if self.ready.is_empty() {
+            sys::poll(fds, timeout)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The next event, without waiting.
+    pub fn next_event(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                if let Event::Created { child, .. } = event {
+                    self.announce(child);
+                }
+                return Some(event);
+            }
+            let (tid, status) = sys::next_status()?;
+            self.change(tid, status);
+        }
+    }
+
+    /// Answers a caught call.
+    pub fn reply(&mut self, tid: Tid, reply: Reply) {
+        let Some(state) = self.threads.remove(&tid) else { return };
+        let next = match state {
+            State::Entry(frame) => reply_at_entry(tid, frame, reply),
+            State::Exit(frame) => reply_at_exit(tid, frame, reply),
+            State::Parked(frame) => {
+                let _ = sys::interrupt(tid);
+                State::Leaving {
+                    frame,
+                    next: Next::Reply(reply),
+                }
+            }
+            State::Held { frame, signal } => reply_interrupted(tid, frame, reply, signal),
+            other => other,
+        };
+        self.threads.insert(tid, next);
+    }
+
+    /// Lets the kernel make a call in the thread, whose caught call goes on waiting for its reply.
+    pub fn run(&mut self, tid: Tid, call: RawCall) {
+        let Some(state) = self.threads.remove(&tid) else { return };
+        let next = match state {
+            State::Entry(frame) => enter(tid, frame, call, false),
+            State::Exit(frame) => rewind(tid, frame, Next::Run(call)),
+            State::Parked(frame) => {
+                let _ = sys::interrupt(tid);
+                State::Leaving {
+                    frame,
+                    next: Next::Run(call),
+                }
+            }
+            State::Held { mut frame, signal } => {
+                frame.signal = signal;
+                rewind(tid, frame, Next::Run(call))
+            }
+            other => other,
+        };
+        self.threads.insert(tid, next);
+    }
+
+    /// Puts a waiting thread where signals reach it. `false` if it is not in a state to be parked now.
+    pub fn park(&mut self, tid: Tid) -> bool {
+        let Some(state) = self.threads.remove(&tid) else {
+            return true;
+        };
+        let (next, parked) = match state {
+            State::Entry(frame) => (enter_parking(tid, frame), true),
+            State::Exit(frame) if !frame.executed => (rewind(tid, frame, Next::Park), true),
+            other @ (State::Parked(_) | State::Held { .. }) => (other, true),
+            other => (other, false),
+        };
+        self.threads.insert(tid, next);
+        parked
+    }
+
+    /// Lets a thread exit ([`Event::Exiting`]).
+    pub fn resume(&mut self, tid: Tid) {
+        if matches!(self.threads.get(&tid), Some(State::Exiting)) {
+            let _ = sys::cont(tid, 0);
+        }
+    }
+
+    /// The session has taken note of a new thread: it may run.
+    fn announce(&mut self, child: Tid) {
+        match self.threads.get_mut(&child) {
+            Some(state @ State::New { stopped: true, .. }) => {
+                *state = State::Running;
+                let _ = sys::cont(child, 0);
+            }
+            Some(State::New { announced, .. }) => *announced = true,
+            _ => {}
+        }
+    }
+
+    /// Takes note of a change that `waitpid` has reported.
+    fn change(&mut self, tid: Tid, status: i32) {
+        if libc::WIFEXITED(status) {
+            return self.gone(tid, WaitStatus::Exited(libc::WEXITSTATUS(status)));
+        }
+        if libc::WIFSIGNALED(status) {
+            return self.gone(tid, WaitStatus::Signaled(libc::WTERMSIG(status)));
+        }
+        if !libc::WIFSTOPPED(status) {
+            return;
+        }
+        let signal = libc::WSTOPSIG(status);
+        match status >> 16 {
+            libc::PTRACE_EVENT_SECCOMP => self.caught(tid),
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => self.created(tid),
+            libc::PTRACE_EVENT_EXEC => self.executed(tid),
+            libc::PTRACE_EVENT_EXIT => {
+                self.threads.insert(tid, State::Exiting);
+                self.ready.push_back(Event::Exiting { tid });
+            }
+            libc::PTRACE_EVENT_STOP => self.stopped(tid, signal),
+            _ if signal == libc::SIGTRAP | 0x80 => self.call_done(tid),
+            _ => self.signalled(tid, signal),
+        }
+    }
+
+    fn gone(&mut self, tid: Tid, status: WaitStatus) {
+        self.threads.remove(&tid);
+        self.ready.push_back(Event::Exited { tid, status });
+    }
+
+    /// A seccomp stop: a call that the filter catches, or the number with which we made a thread come back.
+    fn caught(&mut self, tid: Tid) {
+        let Ok(regs) = sys::regs(tid) else { return };
+        match self.threads.remove(&tid) {
+            Some(State::Rewinding { frame, next }) => {
+                let original = frame.regs.call();
+                let state = match next {
+                    Next::Run(call) => enter(tid, frame, call, false),
+                    Next::Park => enter_parking(tid, frame),
+                    Next::Reply(_) => enter(tid, unblocked(tid, frame), original, true),
+                };
+                self.threads.insert(tid, state);
+            }
+            // A rewritten call that the filter catches as well: it has been decided on already.
+            Some(state @ State::InCall { .. }) => {
+                let _ = sys::cont_to_exit(tid);
+                self.threads.insert(tid, state);
+            }
+            _ => {
+                self.threads.insert(
+                    tid,
+                    State::Entry(Frame {
+                        regs,
+                        mask: None,
+                        signal: 0,
+                        executed: false,
+                    }),
+                );
+                self.ready.push_back(Event::Syscall {
+                    tid,
+                    call: fold(regs.call()),
+                });
+            }
+        }
+    }
+
+    fn created(&mut self, parent: Tid) {
+        if let (Ok(child), Ok(regs)) = (sys::event_message(parent), sys::regs(parent)) {
+            let child = Tid::from_raw(child as i32);
+            let flags = clone_flags(parent, regs.call());
+            let stopped = matches!(self.threads.get(&child), Some(State::New { stopped: true, .. }));
+            self.threads.insert(
+                child,
+                State::New {
+                    stopped,
+                    announced: false,
+                },
+            );
+            self.ready.push_back(Event::Created { parent, child, flags });
+        }
+        self.go_on(parent);
+    }
+
+    fn executed(&mut self, tid: Tid) {
+        let former = sys::event_message(tid).map_or(tid, |id| Tid::from_raw(id as i32));
+        if let Some(mut state) = self.threads.remove(&former) {
+            if let State::InCall { frame, .. } = &mut state {
+                frame.executed = true;
+            }
+            self.threads.insert(tid, state);
+        }
+        self.ready.push_back(Event::Exec { tid, former });
+        self.go_on(tid);
+    }
+
+    /// Continues after an event that does not end what the thread is doing.
+    fn go_on(&mut self, tid: Tid) {
+        let _ = match self.threads.get(&tid) {
+            Some(State::InCall { .. }) => sys::cont_to_exit(tid),
+            _ => sys::cont(tid, 0),
+        };
+    }
+
+    /// A call that we let the kernel make is done.
+    fn call_done(&mut self, tid: Tid) {
+        let Ok(regs) = sys::regs(tid) else { return };
+        match self.threads.remove(&tid) {
+            Some(State::InCall { frame, reply: false }) => {
+                self.threads.insert(tid, State::Exit(frame));
+                self.ready.push_back(Event::Ran {
+                    tid,
+                    result: regs.result(),
+                });
+            }
+            Some(State::InCall { frame, reply: true }) => {
+                let interrupted = (-516..=-512).contains(&regs.result());
+                let reply = if interrupted {
+                    Reply::Restart
+                } else {
+                    Reply::Return(regs.result())
+                };
+                let state = reply_at_exit(tid, frame, reply);
+                self.threads.insert(tid, state);
+            }
+            other => {
+                self.threads.extend(other.map(|state| (tid, state)));
+                let _ = sys::cont(tid, 0);
+            }
+        }
+    }
+
+    /// PTRACE_EVENT_STOP: a new thread's first stop, the effect of PTRACE_INTERRUPT, the beginning of a group stop or
+    /// the end of one.
+    fn stopped(&mut self, tid: Tid, signal: i32) {
+        let group_stop = matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+        match self.threads.remove(&tid) {
+            None | Some(State::New { announced: false, .. }) => {
+                self.threads.insert(
+                    tid,
+                    State::New {
+                        stopped: true,
+                        announced: false,
+                    },
+                );
+            }
+            Some(State::New { announced: true, .. }) => {
+                self.threads.insert(tid, State::Running);
+                let _ = sys::cont(tid, 0);
+            }
+            Some(State::Leaving {
+                frame,
+                next: Next::Reply(reply),
+            }) => {
+                if group_stop && matches!(reply, Reply::Passthrough) {
+                    let _ = sys::listen(tid);
+                    self.threads.insert(
+                        tid,
+                        State::Leaving {
+                            frame,
+                            next: Next::Reply(reply),
+                        },
+                    );
+                } else if group_stop {
+                    set_final(tid, &frame, reply);
+                    let _ = sys::listen(tid);
+                    self.threads.insert(tid, State::Running);
+                } else {
+                    let state = reply_interrupted(tid, frame, reply, 0);
+                    self.threads.insert(tid, state);
+                }
+            }
+            Some(State::Leaving { frame, next }) if !group_stop => {
+                let state = rewind(tid, frame, next);
+                self.threads.insert(tid, state);
+            }
+            Some(state) => {
+                let _ = if group_stop {
+                    sys::listen(tid)
+                } else {
+                    sys::cont(tid, 0)
+                };
+                self.threads.insert(tid, state);
+            }
+        }
+    }
+
+    /// A signal is about to be delivered.
+    fn signalled(&mut self, tid: Tid, signal: i32) {
+        match self.threads.remove(&tid) {
+            Some(State::Parked(frame)) if disturbs(tid, signal) => {
+                self.threads.insert(tid, State::Held { frame, signal });
+                self.ready.push_back(Event::Signal { tid });
+            }
+            Some(State::Leaving {
+                frame,
+                next: Next::Reply(reply),
+            }) if disturbs(tid, signal) => {
+                let state = reply_interrupted(tid, frame, reply, signal);
+                self.threads.insert(tid, state);
+            }
+            Some(State::Leaving { mut frame, next }) if disturbs(tid, signal) => {
+                frame.signal = signal;
+                let state = rewind(tid, frame, next);
+                self.threads.insert(tid, state);
+            }
+            // All other signals are blocked on this way; SIGSTOP waits for its end.
+            Some(State::Rewinding { mut frame, next }) => {
+                frame.signal = signal;
+                let _ = sys::cont(tid, 0);
+                self.threads.insert(tid, State::Rewinding { frame, next });
+            }
+            Some(state) => {
+                let _ = sys::cont(tid, signal);
+                self.threads.insert(tid, state);
+            }
+            None => {
+                let _ = sys::cont(tid, signal);
+            }
+        }
+    }
+}
+
+/// From the entry of a caught call into another call, which the kernel makes.
+fn enter(tid: Tid, frame: Frame, call: RawCall, reply: bool) -> State {
+    let mut regs = frame.regs;
+    regs.set_call(call);
+    let _ = sys::set_regs(tid, &regs);
+    let _ = sys::cont_to_exit(tid);
+    State::InCall { frame, reply }
+}
+
+/// Lets signals in again, as the next call may wait.
+fn unblocked(tid: Tid, mut frame: Frame) -> Frame {
+    if let Some(mask) = frame.mask.take() {
+        let _ = sys::swap_signal_mask(tid, mask);
+    }
+    frame
+}
+
+/// From the entry of a call into the parking place: ppoll(NULL, 0, NULL, NULL).
+fn enter_parking(tid: Tid, frame: Frame) -> State {
+    let frame = unblocked(tid, frame);
+    let mut regs = frame.regs;
+    regs.set_call(RawCall {
+        nr: libc::SYS_ppoll as u32,
+        args: [0; 6],
+    });
+    let _ = sys::set_regs(tid, &regs);
+    let _ = sys::cont(tid, 0);
+    State::Parked(frame)
+}
+
+/// From the exit of a call back to its instruction, to enter another one.
+fn rewind(tid: Tid, mut frame: Frame, next: Next) -> State {
+    if frame.mask.is_none() {
+        frame.mask = sys::swap_signal_mask(tid, BLOCK_ALL).ok();
+    }
+    let mut regs = frame.regs;
+    regs.rewind(table::AGAIN_CALL);
+    let _ = sys::set_regs(tid, &regs);
+    let _ = sys::cont(tid, 0);
+    State::Rewinding { frame, next }
+}
+
+fn reply_at_entry(tid: Tid, frame: Frame, reply: Reply) -> State {
+    let mut regs = frame.regs;
+    match reply {
+        Reply::Return(result) => regs.set_result(result),
+        Reply::Error(errno) => regs.set_result(-i64::from(errno.raw())),
+        // Only a parked thread can have been interrupted; a handler that says so without waiting means EINTR.
+        Reply::Restart => regs.set_result(-i64::from(libc::EINTR)),
+        Reply::Passthrough => {
+            let _ = sys::cont(tid, 0);
+            return State::Running;
+        }
+    }
+    let _ = sys::set_regs(tid, &regs);
+    let _ = sys::cont(tid, 0);
+    State::Running
+}
+
+fn reply_at_exit(tid: Tid, frame: Frame, reply: Reply) -> State {
+    if reply == Reply::Passthrough {
+        return rewind(tid, frame, Next::Reply(reply));
+    }
+    let frame = unblocked(tid, frame);
+    set_final(tid, &frame, reply);
+    let _ = sys::cont(tid, frame.signal);
+    State::Running
+}
+
+/// The reply to a call that was parked, with the signal that took it out (or 0).
+fn reply_interrupted(tid: Tid, frame: Frame, reply: Reply, signal: i32) -> State {
+    if reply == Reply::Passthrough {
+        // The handler runs first; then the call is made again, whatever the handler's flags.
+        let mut regs = frame.regs;
+        regs.set_interrupted(ERESTARTNOINTR);
+        if signal != 0 {
+            let _ = sys::set_regs(tid, &regs);
+            let _ = sys::cont(tid, signal);
+            return State::Running;
+        }
+        return rewind(tid, frame, Next::Reply(reply));
+    }
+    let frame = unblocked(tid, frame);
+    set_final(tid, &frame, reply);
+    let _ = sys::cont(tid, signal);
+    State::Running
+}
+
+/// Puts the result where the guest finds it, with all other registers as they were.
+fn set_final(tid: Tid, frame: &Frame, reply: Reply) {
+    if frame.executed {
+        return;
+    }
+    let mut regs = frame.regs;
+    match reply {
+        Reply::Return(result) => regs.set_result(result),
+        Reply::Error(errno) => regs.set_result(-i64::from(errno.raw())),
+        Reply::Restart => regs.set_interrupted(ERESTARTSYS),
+        Reply::Passthrough => return,
+    }
+    let _ = sys::set_regs(tid, &regs);
+}
+
+/// The flags with which a thread is being made (clone(2), clone3(2), fork(2), vfork(2)).
+fn clone_flags(parent: Tid, call: RawCall) -> u64 {
+    use super::GuestMemory;
+    const VFORK: u64 = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+    match i64::from(call.nr) {
+        libc::SYS_clone => call.args[0],
+        libc::SYS_clone3 => {
+            let mut flags = [0; 8];
+            let read = Memory::new(parent).read(call.args[0], &mut flags);
+            read.map_or(0, |()| u64::from_ne_bytes(flags))
+        }
+        libc::SYS_vfork => VFORK,
+        _ => 0,
+    }
+}
+
+/// Does this signal end a wait? Not if it is ignored or merely stops or continues the process (proc(5), signal(7)).
+fn disturbs(tid: Tid, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let has = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let mask = line
+            .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+            .unwrap_or(0);
+        mask & 1 << (signal - 1) != 0
+    };
+    if has("SigCgt:") {
+        return true;
+    }
+    let harmless = [
+        libc::SIGCHLD,
+        libc::SIGURG,
+        libc::SIGWINCH,
+        libc::SIGCONT,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+    ];
+    !has("SigIgn:") && !harmless.contains(&signal)
+}

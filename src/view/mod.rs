@@ -1,0 +1,86 @@
+//! What the programs of a view see: its mounts, and the walk from a path to a file.
+
+mod dentry;
+mod mounts;
+pub mod proctext;
+mod quick;
+mod walk;
+
+pub use dentry::Dentry;
+pub use mounts::{Mount, MountUse, Mounts, Root};
+pub use walk::{Found, Last, ProcLink, ProcLinks, WalkFlags, Walker};
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use fsmodules::api::{Name, Vnode};
+
+/// Where a path leads in a view.
+#[derive(Clone)]
+pub enum Place {
+    /// A file of the host, reached through a mount whose root is on the host (the base mount, a bind mount).
+    Host(HostPlace),
+    /// A file that a module serves.
+    Virtual(VirtualPlace),
+}
+
+#[derive(Clone)]
+pub struct HostPlace {
+    pub mount: Rc<Mount>,
+    /// Absolute, without symlinks, "." or "..": where the *host* has the file. In the base mount it is also the path
+    /// that the view shows.
+    pub path: PathBuf,
+}
+
+#[derive(Clone)]
+pub struct VirtualPlace {
+    pub mount: Rc<Mount>,
+    pub dentry: Rc<Dentry>,
+}
+
+impl VirtualPlace {
+    pub fn node(&self) -> &Rc<dyn Vnode> {
+        self.dentry.node()
+    }
+}
+
+impl HostPlace {
+    pub fn bytes(&self) -> Vec<u8> {
+        self.path.as_os_str().as_bytes().to_vec()
+    }
+
+    /// The path of a name in this directory.
+    pub fn join(&self, name: &Name) -> Vec<u8> {
+        let mut path = self.bytes();
+        if path != b"/" {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        path
+    }
+}
+
+impl Place {
+    pub fn mount(&self) -> &Rc<Mount> {
+        match self {
+            Place::Host(place) => &place.mount,
+            Place::Virtual(place) => &place.mount,
+        }
+    }
+
+    /// Is it the host's, where the host has it?
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Place::Host(place) if place.mount.is_base())
+    }
+
+    pub fn same(&self, other: &Place) -> bool {
+        match (self, other) {
+            (Place::Host(a), Place::Host(b)) => Rc::ptr_eq(&a.mount, &b.mount) && a.path == b.path,
+            (Place::Virtual(a), Place::Virtual(b)) => {
+                Rc::ptr_eq(&a.mount, &b.mount) && Rc::ptr_eq(&a.dentry, &b.dentry)
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! From a path to a place: the kernel's path walk (path_resolution(7), fs/namei.c) over host and virtual files.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use fsmodules::api::{Access, Cx, Errno, FileKind, Name};
+
+use super::{HostPlace, Mounts, Place, VirtualPlace};
+
+const PATH_MAX: usize = 4096;
+const MAX_SYMLINKS: usize = 40;
+
+bitflags::bitflags! {
+    /// How to walk.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct WalkFlags: u32 {
+        /// Follow a symlink at the end.
+        const FOLLOW = 1;
+        /// The last component is a name to be made, removed or replaced: never followed, slash or not.
+        const PARENT = 2;
+        /// The restrictions of openat2(2).
+        const NO_SYMLINKS = 4;
+        const NO_MAGICLINKS = 8;
+        const NO_XDEV = 16;
+        const BENEATH = 32;
+        const IN_ROOT = 64;
+        /// Go into mounts that the caller may not use (umount does).
+        const NO_CROSSING_CHECK = 128;
+    }
+}
+
+impl WalkFlags {
+    /// From `RESOLVE_*`; `None` if the kernel would refuse them.
+    pub fn from_resolve(resolve: u64) -> Option<WalkFlags> {
+        let pairs = [
+            (0x01, WalkFlags::NO_XDEV),
+            (0x02, WalkFlags::NO_MAGICLINKS),
+            (0x04, WalkFlags::NO_SYMLINKS),
+            (0x08, WalkFlags::BENEATH),
+            (0x10, WalkFlags::IN_ROOT),
+        ];
+        let known = pairs.iter().fold(0, |all, (bit, _)| all | bit);
+        if resolve & !known != 0 || resolve & 0x18 == 0x18 {
+            return None;
+        }
+        Some(
+            pairs
+                .iter()
+                .filter(|(bit, _)| resolve & bit != 0)
+                .map(|(_, flag)| *flag)
+                .collect(),
+        )
+    }
+}
+
+/// A link below /proc that leads to what a process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcLink {
+    Cwd,
+    Root,
+    Exe,
+    Fd(i32),
+}
+
+/// What a walk must know of processes.
+pub trait ProcLinks {
+    /// The caller's process and thread id: where `/proc/self` and `/proc/thread-self` lead.
+    fn caller(&self) -> (i32, i32);
+    /// Where a link of a process in the view leads, if to something virtual; else the kernel's own link is right.
+    fn link(&self, pid: i32, link: ProcLink) -> Option<Place>;
+}
+
+/// The last component of a path, after symlinks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Last {
+    Name(Name),
+    Root,
+    Dot,
+    DotDot,
+}
+
+/// Where a walk has come to.
+pub struct Found {
+    /// The directory of the last component, if that is a name.
+    pub parent: Option<Place>,
+    pub last: Last,
+    /// `None`: there is nothing of that name.
+    pub place: Option<Place>,
+    /// The path ended in a slash.
+    pub slash: bool,
+    /// The kernel, resolving the same path from the caller's directory, arrives at the same file.
+    pub native: bool,
+}
+
+impl Found {
+    /// The path of the host's file, if it is one; else the view must serve it.
+    pub fn host_path(&self) -> Option<Vec<u8>> {
+        let mut path = match (&self.place, &self.parent, &self.last) {
+            (Some(Place::Host(place)), ..) => place.bytes(),
+            (None, Some(Place::Host(parent)), Last::Name(name)) => parent.join(name),
+            _ => return None,
+        };
+        if self.slash && path != b"/" {
+            path.push(b'/');
+        }
+        Some(path)
+    }
+}
+
+enum Step {
+    Into(Name),
+    Dot,
+    DotDot,
+}
+
+pub struct Walker<'a> {
+    pub mounts: &'a Mounts,
+    pub cx: Cx<'a>,
+    /// The caller's root directory.
+    pub root: Place,
+    pub links: &'a dyn ProcLinks,
+}
+
+/// A walk in progress.
+struct Walk {
+    at: Place,
+    /// Where absolute symlinks and `..` end.
+    root: Place,
+    steps: VecDeque<Step>,
+    slash: bool,
+    native: bool,
+    symlinks: usize,
+    flags: WalkFlags,
+}
+
+/// What stands under a name.
+enum Child {
+    Missing,
+    File(Place),
+    Symlink(Place, Vec<u8>),
+    /// A link below /proc.
+    Magic(Place, i32, ProcLink),
+}
+
+impl Walker<'_> {
+    pub async fn walk(&self, start: Place, path: &[u8], flags: WalkFlags) -> Result<Found, Errno> {
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        if path.len() >= PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let absolute = path[0] == b'/';
+        if absolute && flags.contains(WalkFlags::BENEATH) {
+            return Err(Errno::EXDEV);
+        }
+        let confined = flags.intersects(WalkFlags::BENEATH | WalkFlags::IN_ROOT);
+        let root = if confined { start.clone() } else { self.root.clone() };
+        let at = if absolute { root.clone() } else { start };
+        let native = at.is_plain() && self.root.is_plain();
+        let mut walk = Walk {
+            at,
+            root,
+            steps: VecDeque::new(),
+            slash: false,
+            native,
+            symlinks: 0,
+            flags,
+        };
+        push(&mut walk, path)?;
+        self.go(&mut walk).await
+    }
+
+    async fn go(&self, walk: &mut Walk) -> Result<Found, Errno> {
+        let mut last = Last::Root;
+        let mut parent = None;
+        while let Some(step) = walk.steps.pop_front() {
+            self.enter_directory(&walk.at).await?;
+            let name = match step {
+                Step::Dot => {
+                    (last, parent) = (Last::Dot, None);
+                    continue;
+                }
+                Step::DotDot => {
+                    walk.at = self.up(walk)?;
+                    walk.native &= walk.at.is_plain();
+                    (last, parent) = (Last::DotDot, None);
+                    continue;
+                }
+                Step::Into(name) => name,
+            };
+            let ends = walk.steps.is_empty();
+            let follow = !ends
+                || !walk.flags.contains(WalkFlags::PARENT) && (walk.flags.contains(WalkFlags::FOLLOW) || walk.slash);
+            let directory = walk.at.clone();
+            let child = self.child(&directory, &name).await?;
+            (last, parent) = (Last::Name(name), Some(directory.clone()));
+            let place = match child {
+                Child::Missing if ends => return Ok(self.found(walk, parent, last, None)),
+                Child::Missing => return Err(Errno::ENOENT),
+                Child::File(place) => place,
+                Child::Symlink(place, target) if follow => {
+                    follow_symlink(walk, &place, &target)?;
+                    continue;
+                }
+                Child::Magic(place, pid, link) if follow => match self.follow_magic(walk, pid, link)? {
+                    Some(place) => place,
+                    // The kernel's own link, at the end of the path: for the kernel to follow.
+                    None if ends => return Ok(self.found(walk, parent, last, Some(place))),
+                    None => target_of(&place, &self.mounts.base())?,
+                },
+                Child::Symlink(place, _) | Child::Magic(place, ..) => place,
+            };
+            if !Rc::ptr_eq(place.mount(), directory.mount()) {
+                self.check_crossing(walk, &place)?;
+            }
+            walk.native &= place.is_plain();
+            walk.at = place;
+        }
+        let place = walk.at.clone();
+        Ok(self.found(walk, parent, last, Some(place)))
+    }
+
+    fn found(&self, walk: &Walk, parent: Option<Place>, last: Last, place: Option<Place>) -> Found {
+        Found {
+            parent,
+            last,
+            place,
+            slash: walk.slash,
+            native: walk.native,
+        }
+    }
+
+    /// A name is about to be looked up here: it must be a directory that the caller may search. The host checks its
+    /// own at the lookup.
+    async fn enter_directory(&self, at: &Place) -> Result<(), Errno> {
+        let Place::Virtual(place) = at else { return Ok(()) };
+        if place.node().kind() != FileKind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        place.node().permission(self.cx, Access::EXECUTE).await
+    }
+
+    fn check_crossing(&self, walk: &Walk, place: &Place) -> Result<(), Errno> {
+        if walk.flags.contains(WalkFlags::NO_XDEV) {
+            return Err(Errno::EXDEV);
+        }
+        match place.mount().fs() {
+            Some(fs) if !walk.flags.contains(WalkFlags::NO_CROSSING_CHECK) && !walk.steps.is_empty() => {
+                fs.permits(self.cx)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn child(&self, directory: &Place, name: &Name) -> Result<Child, Errno> {
+        match directory {
+            Place::Host(directory) => self.host_child(directory, name),
+            Place::Virtual(directory) => self.virtual_child(directory, name).await,
+        }
+    }
+
+    async fn virtual_child(&self, directory: &VirtualPlace, name: &Name) -> Result<Child, Errno> {
+        let node = match directory.node().lookup(self.cx, name).await {
+            Ok(node) => node,
+            Err(Errno::ENOENT) => return Ok(Child::Missing),
+            Err(errno) => return Err(errno),
+        };
+        let dentry = directory.dentry.child(name, node);
+        let place = VirtualPlace {
+            mount: directory.mount.clone(),
+            dentry,
+        };
+        let is_link = place.node().kind() == FileKind::Symlink;
+        match self.mounts.cross_down(Place::Virtual(place)) {
+            Place::Virtual(place) if is_link => {
+                let target = place.node().readlink(self.cx).await?.to_vec();
+                Ok(Child::Symlink(Place::Virtual(place), target))
+            }
+            place => Ok(Child::File(place)),
+        }
+    }
+
+    fn host_child(&self, directory: &HostPlace, name: &Name) -> Result<Child, Errno> {
+        let path = PathBuf::from(OsStr::from_bytes(&directory.join(name)));
+        let place = Place::Host(HostPlace {
+            mount: directory.mount.clone(),
+            path: path.clone(),
+        });
+        let crossed = self.mounts.cross_down(place.clone());
+        if !crossed.same(&place) {
+            return Ok(Child::File(crossed));
+        }
+        if let Some(child) = self.proc_child(&path, &place) {
+            return Ok(child);
+        }
+        match std::fs::read_link(&path) {
+            Ok(target) => Ok(Child::Symlink(place, target.into_os_string().as_bytes().to_vec())),
+            Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+                Errno::EINVAL => Ok(Child::File(place)),
+                Errno::ENOENT => Ok(Child::Missing),
+                errno => Err(errno),
+            },
+        }
+    }
+
+    /// The links below /proc that mean something else for each process.
+    fn proc_child(&self, path: &Path, place: &Place) -> Option<Child> {
+        let rest = path.as_os_str().as_bytes().strip_prefix(b"/proc/")?;
+        let (tgid, tid) = self.links.caller();
+        match rest {
+            b"self" => return Some(Child::Symlink(place.clone(), tgid.to_string().into_bytes())),
+            b"thread-self" => return Some(Child::Symlink(place.clone(), format!("{tgid}/task/{tid}").into_bytes())),
+            _ => {}
+        }
+        let text = std::str::from_utf8(rest).ok()?;
+        let words: Vec<&str> = text.split('/').collect();
+        let (pid, words) = match words.as_slice() {
+            [_, "task", tid, rest @ ..] => (tid.parse().ok()?, rest),
+            [pid, rest @ ..] => (pid.parse().ok()?, rest),
+            [] => return None,
+        };
+        let link = match words {
+            ["cwd"] => ProcLink::Cwd,
+            ["root"] => ProcLink::Root,
+            ["exe"] => ProcLink::Exe,
+            ["fd", fd] => ProcLink::Fd(fd.parse().ok()?),
+            _ => return None,
+        };
+        std::fs::symlink_metadata(path).ok()?;
+        Some(Child::Magic(place.clone(), pid, link))
+    }
+
+    fn follow_magic(&self, walk: &mut Walk, pid: i32, link: ProcLink) -> Result<Option<Place>, Errno> {
+        count_symlink(walk)?;
+        if walk.flags.contains(WalkFlags::NO_MAGICLINKS) {
+            return Err(Errno::ELOOP);
+        }
+        if walk.flags.intersects(WalkFlags::BENEATH | WalkFlags::IN_ROOT) {
+            return Err(Errno::EXDEV);
+        }
+        Ok(self.links.link(pid, link))
+    }
+
+    /// "..": never above the root, and out of mounts to where they are mounted.
+    fn up(&self, walk: &Walk) -> Result<Place, Errno> {
+        if walk.at.same(&walk.root) {
+            return if walk.flags.contains(WalkFlags::BENEATH) {
+                Err(Errno::EXDEV)
+            } else {
+                Ok(walk.at.clone())
+            };
+        }
+        let below = self.mounts.cross_up(walk.at.clone());
+        if walk.flags.contains(WalkFlags::NO_XDEV) && !Rc::ptr_eq(below.mount(), walk.at.mount()) {
+            return Err(Errno::EXDEV);
+        }
+        let up = match below {
+            Place::Host(HostPlace { mount, path }) => {
+                let path = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+                Place::Host(HostPlace { mount, path })
+            }
+            Place::Virtual(VirtualPlace { mount, dentry }) => {
+                let dentry = dentry.parent().unwrap_or(dentry);
+                Place::Virtual(VirtualPlace { mount, dentry })
+            }
+        };
+        Ok(self.mounts.cross_down(up))
+    }
+}
+
+/// Puts the components of a path in front of what is still to be walked.
+fn push(walk: &mut Walk, path: &[u8]) -> Result<(), Errno> {
+    let ends_here = walk.steps.is_empty();
+    let mut steps = Vec::new();
+    for component in path.split(|&b| b == b'/').filter(|c| !c.is_empty()) {
+        steps.push(match component {
+            b"." => Step::Dot,
+            b".." => Step::DotDot,
+            name => Step::Into(Name::new(name)?),
+        });
+    }
+    if ends_here {
+        walk.slash |= path.last() == Some(&b'/') && !steps.is_empty();
+        // "dir/." must be a directory, like "dir/".
+        walk.slash |= matches!(steps.last(), Some(Step::Dot)) && steps.len() > 1;
+    }
+    for step in steps.into_iter().rev() {
+        walk.steps.push_front(step);
+    }
+    Ok(())
+}
+
+fn count_symlink(walk: &mut Walk) -> Result<(), Errno> {
+    walk.symlinks += 1;
+    if walk.symlinks > MAX_SYMLINKS || walk.flags.contains(WalkFlags::NO_SYMLINKS) {
+        Err(Errno::ELOOP)
+    } else {
+        Ok(())
+    }
+}
+
+fn follow_symlink(walk: &mut Walk, link: &Place, target: &[u8]) -> Result<(), Errno> {
+    count_symlink(walk)?;
+    if target.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    // The kernel would follow the host's link, but not one that only the view has.
+    walk.native &= link.is_plain();
+    if target[0] == b'/' {
+        if walk.flags.contains(WalkFlags::BENEATH) {
+            return Err(Errno::EXDEV);
+        }
+        walk.at = walk.root.clone();
+    }
+    push(walk, target)
+}
+
+/// Where one of the kernel's own links leads, if that has a path.
+fn target_of(link: &Place, base: &Rc<super::Mount>) -> Result<Place, Errno> {
+    let Place::Host(link) = link else {
+        return Err(Errno::ENOENT);
+    };
+    let target = std::fs::read_link(&link.path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+    if !target.is_absolute() {
+        return Err(Errno::ENOTDIR);
+    }
+    Ok(Place::Host(HostPlace {
+        mount: base.clone(),
+        path: target,
+    }))
+}
