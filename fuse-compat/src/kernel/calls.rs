@@ -94,15 +94,23 @@ impl Calls<'_> {
     }
 
     async fn new_entry(&self, dir: u64, request: Request) -> Result<Entry, Errno> {
-        let payload = self.ask(dir, request.expect(Expect::Exactly(size_of::<EntryOut>()))).await?;
+        let payload = self
+            .ask(dir, request.expect(Expect::Exactly(size_of::<EntryOut>())))
+            .await?;
         self.granted(reply::parse(&payload)?)
     }
 
     /// `Err` with what the server said; `Ok(Err(out))` is a negative entry.
     pub async fn lookup(&self, dir: u64, name: &[u8]) -> Result<Result<Entry, EntryOut>, Errno> {
-        let request = Request::new(Opcode::LOOKUP).name(name).expect(Expect::Exactly(size_of::<EntryOut>()));
+        let request = Request::new(Opcode::LOOKUP)
+            .name(name)
+            .expect(Expect::Exactly(size_of::<EntryOut>()));
         let out: EntryOut = reply::parse(&self.ask(dir, request).await?)?;
-        if out.nodeid == 0 { Ok(Err(out)) } else { self.granted(out).map(Ok) }
+        if out.nodeid == 0 {
+            Ok(Err(out))
+        } else {
+            self.granted(out).map(Ok)
+        }
     }
 
     fn attributes(&self, payload: &[u8]) -> Result<AttrOut, Errno> {
@@ -111,56 +119,95 @@ impl Calls<'_> {
     }
 
     pub async fn getattr(&self, node: u64, fh: Option<u64>) -> Result<AttrOut, Errno> {
-        let arg =
-            GetattrIn { getattr_flags: if fh.is_some() { GETATTR_FH } else { 0 }, fh: fh.unwrap_or(0), dummy: 0 };
-        let request = Request::new(Opcode::GETATTR).arg(&arg).expect(Expect::Exactly(size_of::<AttrOut>()));
+        let arg = GetattrIn {
+            getattr_flags: if fh.is_some() { GETATTR_FH } else { 0 },
+            fh: fh.unwrap_or(0),
+            dummy: 0,
+        };
+        let request = Request::new(Opcode::GETATTR)
+            .arg(&arg)
+            .expect(Expect::Exactly(size_of::<AttrOut>()));
         self.attributes(&self.ask(node, request).await?)
     }
 
     /// Attributes with the time of birth; `ENOSYS` if the server does not know STATX.
     pub async fn statx(&self, node: u64, mask: u32) -> Result<StatxOut, Errno> {
-        let arg = StatxIn { sx_mask: mask, ..StatxIn::default() };
-        let request = Request::new(Opcode::STATX).arg(&arg).expect(Expect::Exactly(size_of::<StatxOut>()));
+        let arg = StatxIn {
+            sx_mask: mask,
+            ..StatxIn::default()
+        };
+        let request = Request::new(Opcode::STATX)
+            .arg(&arg)
+            .expect(Expect::Exactly(size_of::<StatxOut>()));
         let out: StatxOut = reply::parse(&self.try_ask(node, request).await?)?;
-        let attr = Attr { mode: out.mode.into(), size: out.size, ..Attr::default() };
+        let attr = Attr {
+            mode: out.mode.into(),
+            size: out.size,
+            ..Attr::default()
+        };
         if plausible(&attr) { Ok(out) } else { Err(Errno::EIO) }
     }
 
     pub async fn setattr(&self, node: u64, change: SetattrIn) -> Result<AttrOut, Errno> {
-        let request = Request::new(Opcode::SETATTR).arg(&change).expect(Expect::Exactly(size_of::<AttrOut>()));
+        let request = Request::new(Opcode::SETATTR)
+            .arg(&change)
+            .expect(Expect::Exactly(size_of::<AttrOut>()));
         self.attributes(&self.ask(node, request).await?)
     }
 
     /// The target, up to an embedded NUL.
     pub async fn readlink(&self, node: u64) -> Result<Bytes, Errno> {
-        let target = self.ask(node, Request::new(Opcode::READLINK).expect(Expect::UpTo(MAX_PATH))).await?;
+        let target = self
+            .ask(node, Request::new(Opcode::READLINK).expect(Expect::UpTo(MAX_PATH)))
+            .await?;
         let len = target.iter().position(|&b| b == 0).unwrap_or(target.len());
         Ok(target.slice(..len))
     }
 
     pub async fn symlink(&self, dir: u64, name: &[u8], target: &[u8]) -> Result<Entry, Errno> {
-        self.new_entry(dir, Request::new(Opcode::SYMLINK).name(name).name(target)).await
+        self.new_entry(dir, Request::new(Opcode::SYMLINK).name(name).name(target))
+            .await
     }
 
     /// The mode as the server is to see it: masked, unless it does that itself.
     async fn masked(&self, new: NewMode) -> Result<u32, Errno> {
-        Ok(if self.has(InitFlags::DONT_MASK).await? { new.mode } else { new.mode & !new.umask })
+        Ok(if self.has(InitFlags::DONT_MASK).await? {
+            new.mode
+        } else {
+            new.mode & !new.umask
+        })
     }
 
     pub async fn mknod(&self, dir: u64, name: &[u8], new: NewMode, rdev: u32) -> Result<Entry, Errno> {
-        let arg = MknodIn { mode: self.masked(new).await?, rdev, umask: new.umask, padding: 0 };
-        let entry = self.new_entry(dir, Request::new(Opcode::MKNOD).arg(&arg).name(name)).await?;
+        let arg = MknodIn {
+            mode: self.masked(new).await?,
+            rdev,
+            umask: new.umask,
+            padding: 0,
+        };
+        let entry = self
+            .new_entry(dir, Request::new(Opcode::MKNOD).arg(&arg).name(name))
+            .await?;
         self.of_type(entry, new.mode)
     }
 
     pub async fn mkdir(&self, dir: u64, name: &[u8], new: NewMode) -> Result<Entry, Errno> {
-        let arg = MkdirIn { mode: self.masked(new).await? & 0o7777, umask: new.umask };
-        let entry = self.new_entry(dir, Request::new(Opcode::MKDIR).arg(&arg).name(name)).await?;
+        let arg = MkdirIn {
+            mode: self.masked(new).await? & 0o7777,
+            umask: new.umask,
+        };
+        let entry = self
+            .new_entry(dir, Request::new(Opcode::MKDIR).arg(&arg).name(name))
+            .await?;
         self.of_type(entry, 0o040000)
     }
 
     fn of_type(&self, entry: Entry, mode: u32) -> Result<Entry, Errno> {
-        if (entry.out.attr.mode ^ mode) & 0o170000 == 0 { Ok(entry) } else { Err(Errno::EIO) }
+        if (entry.out.attr.mode ^ mode) & 0o170000 == 0 {
+            Ok(entry)
+        } else {
+            Err(Errno::EIO)
+        }
     }
 
     pub async fn unlink(&self, dir: u64, name: &[u8]) -> Result<(), Errno> {
@@ -174,21 +221,33 @@ impl Calls<'_> {
     /// `flags` are those of renameat2(2).
     pub async fn rename(&self, dir: u64, name: &[u8], newdir: u64, to: &[u8], flags: u32) -> Result<(), Errno> {
         if flags == 0 {
-            let request = Request::new(Opcode::RENAME).arg(&RenameIn { newdir }).name(name).name(to);
+            let request = Request::new(Opcode::RENAME)
+                .arg(&RenameIn { newdir })
+                .name(name)
+                .name(to);
             return self.ask(dir, request).await.map(drop);
         }
         self.connection.ready().await?;
         if self.connection.negotiated().is_some_and(|n| n.minor < 23) {
             return Err(Errno::EINVAL);
         }
-        let arg = Rename2In { newdir, flags, padding: 0 };
+        let arg = Rename2In {
+            newdir,
+            flags,
+            padding: 0,
+        };
         let request = Request::new(Opcode::RENAME2).arg(&arg).name(name).name(to);
-        self.try_ask(dir, request).await.map(drop).map_err(instead_of_enosys(Errno::EINVAL))
+        self.try_ask(dir, request)
+            .await
+            .map(drop)
+            .map_err(instead_of_enosys(Errno::EINVAL))
     }
 
     pub async fn link(&self, node: u64, dir: u64, name: &[u8]) -> Result<Entry, Errno> {
         let request = Request::new(Opcode::LINK).arg(&LinkIn { oldnodeid: node }).name(name);
-        let payload = self.try_ask(dir, request.expect(Expect::Exactly(size_of::<EntryOut>()))).await;
+        let payload = self
+            .try_ask(dir, request.expect(Expect::Exactly(size_of::<EntryOut>())))
+            .await;
         self.granted(reply::parse(&payload.map_err(instead_of_enosys(Errno::EPERM))?)?)
     }
 
@@ -207,18 +266,32 @@ impl Calls<'_> {
     }
 
     async fn open_either(&self, opcode: Opcode, node: u64, flags: u32, kill: bool) -> Result<Handle, Errno> {
-        let arg = OpenIn { flags, open_flags: self.kill_flag(kill, OPEN_KILL_SUIDGID) };
-        let request = Request::new(opcode).arg(&arg).expect(Expect::Exactly(size_of::<OpenOut>()));
+        let arg = OpenIn {
+            flags,
+            open_flags: self.kill_flag(kill, OPEN_KILL_SUIDGID),
+        };
+        let request = Request::new(opcode)
+            .arg(&arg)
+            .expect(Expect::Exactly(size_of::<OpenOut>()));
         let out = match self.try_ask(node, request).await {
             Ok(payload) => Some(reply::parse(&payload)?),
             Err(Errno::ENOSYS) => None,
             Err(errno) => return Err(errno),
         };
-        Ok(Handle::opened(self.connection, node, flags, opcode == Opcode::OPENDIR, out))
+        Ok(Handle::opened(
+            self.connection,
+            node,
+            flags,
+            opcode == Opcode::OPENDIR,
+            out,
+        ))
     }
 
     fn kill_flag(&self, kill: bool, flag: u32) -> u32 {
-        let server = self.connection.negotiated().is_some_and(|n| n.has(InitFlags::HANDLE_KILLPRIV_V2));
+        let server = self
+            .connection
+            .negotiated()
+            .is_some_and(|n| n.has(InitFlags::HANDLE_KILLPRIV_V2));
         if kill && server { flag } else { 0 }
     }
 
@@ -245,10 +318,24 @@ impl Calls<'_> {
         if !self.has(InitFlags::ATOMIC_O_TRUNC).await? {
             flags &= !O_TRUNC;
         }
-        let arg = CreateIn { flags, mode: self.masked(new).await?, umask: new.umask, open_flags: 0 };
-        let request = Request::new(opcode).arg(&arg).name(name).expect(Expect::Exactly(size_of::<CreateOut>()));
+        let arg = CreateIn {
+            flags,
+            mode: self.masked(new).await?,
+            umask: new.umask,
+            open_flags: 0,
+        };
+        let request = Request::new(opcode)
+            .arg(&arg)
+            .name(name)
+            .expect(Expect::Exactly(size_of::<CreateOut>()));
         let out: CreateOut = reply::parse(&self.try_ask(dir, request).await?)?;
-        let handle = Handle::opened(self.connection, out.entry.nodeid, flags & !(O_CREAT | O_EXCL | O_TRUNC), false, Some(out.open));
+        let handle = Handle::opened(
+            self.connection,
+            out.entry.nodeid,
+            flags & !(O_CREAT | O_EXCL | O_TRUNC),
+            false,
+            Some(out.open),
+        );
         let entry = self.of_type(self.granted(out.entry)?, 0o100000)?;
         Ok((entry, handle))
     }
@@ -263,7 +350,11 @@ impl Calls<'_> {
             flags: handle.flags.get(),
             padding: 0,
         };
-        self.ask(handle.nodeid(), Request::new(Opcode::READ).arg(&arg).expect(Expect::UpTo(size as usize))).await
+        self.ask(
+            handle.nodeid(),
+            Request::new(Opcode::READ).arg(&arg).expect(Expect::UpTo(size as usize)),
+        )
+        .await
     }
 
     /// `flags`: `WRITE_*`. How much was written, never more than there was.
@@ -286,33 +377,74 @@ impl Calls<'_> {
             flags: handle.flags.get(),
             padding: 0,
         };
-        let request = Request::new(Opcode::WRITE).arg(&arg).data(data).expect(Expect::Exactly(size_of::<WriteOut>()));
+        let request = Request::new(Opcode::WRITE)
+            .arg(&arg)
+            .data(data)
+            .expect(Expect::Exactly(size_of::<WriteOut>()));
         let out: WriteOut = reply::parse(&self.ask(handle.nodeid(), request).await?)?;
-        if out.size > size { Err(Errno::EIO) } else { Ok(out.size as usize) }
+        if out.size > size {
+            Err(Errno::EIO)
+        } else {
+            Ok(out.size as usize)
+        }
     }
 
     pub async fn flush(&self, handle: &Handle, lock_owner: u64) -> Result<(), Errno> {
-        let arg = FlushIn { fh: handle.fh, lock_owner, ..FlushIn::default() };
-        done_without(self.try_ask(handle.nodeid(), Request::new(Opcode::FLUSH).arg(&arg)).await)
+        let arg = FlushIn {
+            fh: handle.fh,
+            lock_owner,
+            ..FlushIn::default()
+        };
+        done_without(
+            self.try_ask(handle.nodeid(), Request::new(Opcode::FLUSH).arg(&arg))
+                .await,
+        )
     }
 
     pub async fn fsync(&self, handle: &Handle, data_only: bool) -> Result<(), Errno> {
-        let opcode = if handle.is_directory() { Opcode::FSYNCDIR } else { Opcode::FSYNC };
-        let arg = FsyncIn { fh: handle.fh, fsync_flags: if data_only { FSYNC_FDATASYNC } else { 0 }, padding: 0 };
+        let opcode = if handle.is_directory() {
+            Opcode::FSYNCDIR
+        } else {
+            Opcode::FSYNC
+        };
+        let arg = FsyncIn {
+            fh: handle.fh,
+            fsync_flags: if data_only { FSYNC_FDATASYNC } else { 0 },
+            padding: 0,
+        };
         done_without(self.try_ask(handle.nodeid(), Request::new(opcode).arg(&arg)).await)
     }
 
     /// `SEEK_DATA` or `SEEK_HOLE`; `ENOSYS` (remembered): the whole file is data.
     pub async fn lseek(&self, handle: &Handle, offset: u64, whence: u32) -> Result<u64, Errno> {
-        let arg = LseekIn { fh: handle.fh, offset, whence, padding: 0 };
-        let request = Request::new(Opcode::LSEEK).arg(&arg).expect(Expect::Exactly(size_of::<LseekOut>()));
+        let arg = LseekIn {
+            fh: handle.fh,
+            offset,
+            whence,
+            padding: 0,
+        };
+        let request = Request::new(Opcode::LSEEK)
+            .arg(&arg)
+            .expect(Expect::Exactly(size_of::<LseekOut>()));
         let out: LseekOut = reply::parse(&self.try_ask(handle.nodeid(), request).await?)?;
-        if out.offset > i64::MAX as u64 { Err(Errno::EIO) } else { Ok(out.offset) }
+        if out.offset > i64::MAX as u64 {
+            Err(Errno::EIO)
+        } else {
+            Ok(out.offset)
+        }
     }
 
     pub async fn fallocate(&self, handle: &Handle, offset: u64, length: u64, mode: u32) -> Result<(), Errno> {
-        let arg = FallocateIn { fh: handle.fh, offset, length, mode, padding: 0 };
-        let result = self.try_ask(handle.nodeid(), Request::new(Opcode::FALLOCATE).arg(&arg)).await;
+        let arg = FallocateIn {
+            fh: handle.fh,
+            offset,
+            length,
+            mode,
+            padding: 0,
+        };
+        let result = self
+            .try_ask(handle.nodeid(), Request::new(Opcode::FALLOCATE).arg(&arg))
+            .await;
         result.map(drop).map_err(instead_of_enosys(Errno::EOPNOTSUPP))
     }
 
@@ -340,10 +472,13 @@ impl Calls<'_> {
         let copied = match self.try_ask(from.nodeid(), long).await {
             Err(Errno::ENOSYS) => {
                 arg.len = len.min(MAX_COPY);
-                let short =
-                    Request::new(Opcode::COPY_FILE_RANGE).arg(&arg).expect(Expect::Exactly(size_of::<WriteOut>()));
+                let short = Request::new(Opcode::COPY_FILE_RANGE)
+                    .arg(&arg)
+                    .expect(Expect::Exactly(size_of::<WriteOut>()));
                 let payload = self.try_ask(from.nodeid(), short).await;
-                reply::parse::<WriteOut>(&payload.map_err(instead_of_enosys(Errno::EOPNOTSUPP))?)?.size.into()
+                reply::parse::<WriteOut>(&payload.map_err(instead_of_enosys(Errno::EOPNOTSUPP))?)?
+                    .size
+                    .into()
             }
             payload => reply::parse::<CopyFileRangeOut>(&payload?)?.bytes_copied,
         };
@@ -372,7 +507,10 @@ impl Calls<'_> {
         };
         let expect = Expect::UpTo(size_of::<IoctlOut>() + out_size as usize);
         let request = Request::new(Opcode::IOCTL).arg(&head).data(input).expect(expect);
-        let payload = self.ask(handle.nodeid(), request).await.map_err(instead_of_enosys(Errno::ENOTTY))?;
+        let payload = self
+            .ask(handle.nodeid(), request)
+            .await
+            .map_err(instead_of_enosys(Errno::ENOTTY))?;
         let out: IoctlOut = reply::parse(&payload)?;
         if out.flags & IOCTL_RETRY != 0 {
             return Err(Errno::EIO);
@@ -383,8 +521,16 @@ impl Calls<'_> {
     /// Readiness as in poll(2). With `notify`, a later change of it comes as a notification for `kh`.
     pub async fn poll(&self, handle: &Handle, kh: u64, events: u32, notify: bool) -> Result<u32, Errno> {
         let flags = if notify { POLL_SCHEDULE_NOTIFY } else { 0 };
-        let request = Request::new(Opcode::POLL).arg(&PollIn { fh: handle.fh, kh, flags, events });
-        match self.try_ask(handle.nodeid(), request.expect(Expect::Exactly(size_of::<PollOut>()))).await {
+        let request = Request::new(Opcode::POLL).arg(&PollIn {
+            fh: handle.fh,
+            kh,
+            flags,
+            events,
+        });
+        match self
+            .try_ask(handle.nodeid(), request.expect(Expect::Exactly(size_of::<PollOut>())))
+            .await
+        {
             Ok(payload) => reply::parse::<PollOut>(&payload).map(|out| out.revents),
             Err(Errno::ENOSYS) => Ok(ANY_EVENTS),
             Err(errno) => Err(errno),
@@ -394,9 +540,19 @@ impl Calls<'_> {
     /// Some entries after the cookie `offset`; none at the end.
     pub async fn readdir(&self, handle: &Handle, offset: u64, size: u32, plus: bool) -> Result<Vec<Listed>, Errno> {
         let opcode = if plus { Opcode::READDIRPLUS } else { Opcode::READDIR };
-        let arg = ReadIn { fh: handle.fh, offset, size, flags: handle.flags.get(), ..ReadIn::default() };
-        let payload =
-            self.ask(handle.nodeid(), Request::new(opcode).arg(&arg).expect(Expect::UpTo(size as usize))).await?;
+        let arg = ReadIn {
+            fh: handle.fh,
+            offset,
+            size,
+            flags: handle.flags.get(),
+            ..ReadIn::default()
+        };
+        let payload = self
+            .ask(
+                handle.nodeid(),
+                Request::new(opcode).arg(&arg).expect(Expect::UpTo(size as usize)),
+            )
+            .await?;
         let entries = reply::dirents(&payload, plus)?;
         let listed = entries.iter().map(|dirent| {
             let counted = dirent.entry.filter(|_| dirent.name != b"." && dirent.name != b"..");
@@ -405,7 +561,9 @@ impl Calls<'_> {
                 off: dirent.off,
                 kind: dirent.kind,
                 name: payload.slice_ref(dirent.name),
-                entry: counted.filter(|out| out.nodeid != 0).and_then(|out| self.granted(out).ok()),
+                entry: counted
+                    .filter(|out| out.nodeid != 0)
+                    .and_then(|out| self.granted(out).ok()),
             }
         });
         Ok(listed.collect())
@@ -418,16 +576,40 @@ impl Calls<'_> {
 
     /// The whole value.
     pub async fn getxattr(&self, node: u64, name: &[u8]) -> Result<Bytes, Errno> {
-        let arg = GetxattrIn { size: MAX_XATTR as u32, padding: 0 };
-        self.xattr(node, Request::new(Opcode::GETXATTR).arg(&arg).name(name).expect(Expect::UpTo(MAX_XATTR))).await
+        let arg = GetxattrIn {
+            size: MAX_XATTR as u32,
+            padding: 0,
+        };
+        self.xattr(
+            node,
+            Request::new(Opcode::GETXATTR)
+                .arg(&arg)
+                .name(name)
+                .expect(Expect::UpTo(MAX_XATTR)),
+        )
+        .await
     }
 
     /// All names, each with its NUL.
     pub async fn listxattr(&self, node: u64) -> Result<Bytes, Errno> {
-        let arg = GetxattrIn { size: MAX_XATTR as u32, padding: 0 };
-        let names = self.xattr(node, Request::new(Opcode::LISTXATTR).arg(&arg).expect(Expect::UpTo(MAX_XATTR))).await?;
+        let arg = GetxattrIn {
+            size: MAX_XATTR as u32,
+            padding: 0,
+        };
+        let names = self
+            .xattr(
+                node,
+                Request::new(Opcode::LISTXATTR)
+                    .arg(&arg)
+                    .expect(Expect::UpTo(MAX_XATTR)),
+            )
+            .await?;
         let well_formed = names.is_empty() || names.ends_with(&[0]) && !names.starts_with(&[0]);
-        if well_formed && !names.windows(2).any(|pair| pair == [0, 0]) { Ok(names) } else { Err(Errno::EIO) }
+        if well_formed && !names.windows(2).any(|pair| pair == [0, 0]) {
+            Ok(names)
+        } else {
+            Err(Errno::EIO)
+        }
     }
 
     /// `flags` are those of setxattr(2).
@@ -435,28 +617,43 @@ impl Calls<'_> {
         let size = value.len() as u32;
         let request = Request::new(Opcode::SETXATTR);
         let request = match self.has(InitFlags::SETXATTR_EXT).await? {
-            true => request.arg(&SetxattrExtIn { size, flags, setxattr_flags: 0, padding: 0 }),
+            true => request.arg(&SetxattrExtIn {
+                size,
+                flags,
+                setxattr_flags: 0,
+                padding: 0,
+            }),
             false => request.arg(&SetxattrIn { size, flags }),
         };
         self.xattr(node, request.name(name).data(value)).await.map(drop)
     }
 
     pub async fn removexattr(&self, node: u64, name: &[u8]) -> Result<(), Errno> {
-        self.xattr(node, Request::new(Opcode::REMOVEXATTR).name(name)).await.map(drop)
+        self.xattr(node, Request::new(Opcode::REMOVEXATTR).name(name))
+            .await
+            .map(drop)
     }
 
     async fn xattr(&self, node: u64, request: Request) -> Result<Bytes, Errno> {
-        self.try_ask(node, request).await.map_err(instead_of_enosys(Errno::EOPNOTSUPP))
+        self.try_ask(node, request)
+            .await
+            .map_err(instead_of_enosys(Errno::EOPNOTSUPP))
     }
 
     pub async fn getlk(&self, handle: &Handle, call: LockCall) -> Result<FileLock, Errno> {
         let request = Request::new(Opcode::GETLK).arg(&lock_arg(handle, call));
-        reply::parse(&self.ask(handle.nodeid(), request.expect(Expect::Exactly(size_of::<FileLock>()))).await?)
+        reply::parse(
+            &self
+                .ask(handle.nodeid(), request.expect(Expect::Exactly(size_of::<FileLock>())))
+                .await?,
+        )
     }
 
     pub async fn setlk(&self, handle: &Handle, call: LockCall, wait: bool) -> Result<(), Errno> {
         let opcode = if wait { Opcode::SETLKW } else { Opcode::SETLK };
-        self.ask(handle.nodeid(), Request::new(opcode).arg(&lock_arg(handle, call))).await.map(drop)
+        self.ask(handle.nodeid(), Request::new(opcode).arg(&lock_arg(handle, call)))
+            .await
+            .map(drop)
     }
 
     /// `mask` is that of access(2).
@@ -468,7 +665,13 @@ impl Calls<'_> {
 
 fn lock_arg(handle: &Handle, call: LockCall) -> impl IntoBytes + Immutable {
     let lk_flags = if call.flock { LK_FLOCK } else { 0 };
-    LkIn { fh: handle.fh, owner: call.owner, lk: call.lock, lk_flags, padding: 0 }
+    LkIn {
+        fh: handle.fh,
+        owner: call.owner,
+        lk: call.lock,
+        lk_flags,
+        padding: 0,
+    }
 }
 
 fn instead_of_enosys(other: Errno) -> impl Fn(Errno) -> Errno {

@@ -92,7 +92,9 @@ impl Connection {
 
     /// The most bytes that one READ may ask for.
     pub fn max_read(&self) -> u32 {
-        self.negotiated.get().map_or(4096, |n| n.max_transfer.min(self.max_read))
+        self.negotiated
+            .get()
+            .map_or(4096, |n| n.max_transfer.min(self.max_read))
     }
 
     /// The most bytes that one WRITE may carry.
@@ -107,7 +109,10 @@ impl Connection {
 
     /// The typed requests, on behalf of a client.
     pub fn by<'a>(self: &'a Rc<Self>, client: &'a dyn Client) -> Calls<'a> {
-        Calls { connection: self, client }
+        Calls {
+            connection: self,
+            client,
+        }
     }
 
     /// Has the server answered this opcode with ENOSYS?
@@ -170,7 +175,12 @@ impl Connection {
         self.ready().await?;
         client.sent(request.opcode.name());
         let call = self.enqueue(Some(client), nodeid, request);
-        Answer { connection: self, call, client }.await
+        Answer {
+            connection: self,
+            call,
+            client,
+        }
+        .await
     }
 
     /// Tells the server something whose reply interests nobody (RELEASE).
@@ -189,19 +199,42 @@ impl Connection {
     }
 
     pub(super) fn forget_message(&self, nodeid: u64, nlookup: u64) -> (InHeader, Request) {
-        let header = InHeader { unique: self.unique(), nodeid, ..InHeader::default() };
-        (header, Request::new(Opcode::FORGET).arg(&ForgetIn { nlookup }).expect(Expect::Nothing))
+        let header = InHeader {
+            unique: self.unique(),
+            nodeid,
+            ..InHeader::default()
+        };
+        (
+            header,
+            Request::new(Opcode::FORGET)
+                .arg(&ForgetIn { nlookup })
+                .expect(Expect::Nothing),
+        )
     }
 
     pub(super) fn batch_header(&self) -> InHeader {
-        InHeader { unique: self.unique(), ..InHeader::default() }
+        InHeader {
+            unique: self.unique(),
+            ..InHeader::default()
+        }
     }
 
     /// Answers NOTIFY_RETRIEVE with what is cached, possibly nothing.
     pub fn retrieved(&self, unique: u64, nodeid: u64, offset: u64, data: Bytes) {
-        let arg = NotifyRetrieveIn { offset, size: data.len() as u32, ..NotifyRetrieveIn::default() };
-        let request = Request::new(Opcode::NOTIFY_REPLY).arg(&arg).data(data).expect(Expect::Nothing);
-        let header = InHeader { unique, nodeid, ..InHeader::default() };
+        let arg = NotifyRetrieveIn {
+            offset,
+            size: data.len() as u32,
+            ..NotifyRetrieveIn::default()
+        };
+        let request = Request::new(Opcode::NOTIFY_REPLY)
+            .arg(&arg)
+            .data(data)
+            .expect(Expect::Nothing);
+        let header = InHeader {
+            unique,
+            nodeid,
+            ..InHeader::default()
+        };
         self.queue.borrow_mut().push(Call::new(header, request));
         self.wake_readers();
     }
@@ -272,7 +305,10 @@ impl Connection {
         }
         if let Some((nodeid, fh)) = granted.handle {
             let nodeid = nodeid.unwrap_or(call.header.nodeid);
-            self.post(nodeid, owned::release(call.request.opcode == Opcode::OPENDIR, fh, 0, None));
+            self.post(
+                nodeid,
+                owned::release(call.request.opcode == Opcode::OPENDIR, fh, 0, None),
+            );
         }
     }
 
@@ -337,8 +373,12 @@ impl Connection {
         if self.devices.get() == 0 {
             return self.abort();
         }
-        let lost: Vec<Rc<Call>> =
-            self.in_flight.borrow_mut().extract_if(|_, (id, _)| *id == device).map(|(_, (_, call))| call).collect();
+        let lost: Vec<Rc<Call>> = self
+            .in_flight
+            .borrow_mut()
+            .extract_if(|_, (id, _)| *id == device)
+            .map(|(_, (_, call))| call)
+            .collect();
         for call in lost {
             call.finish(Err(Errno::ECONNABORTED));
         }

@@ -51,14 +51,20 @@ impl Device {
 
     /// What can be done now; the waker is woken when that may have changed.
     pub fn state(&self, waker: Option<&Waker>) -> DeviceState {
-        let Some((connection, _)) = self.bound.get() else { return DeviceState::Unusable };
+        let Some((connection, _)) = self.bound.get() else {
+            return DeviceState::Unusable;
+        };
         if connection.is_gone() {
             return DeviceState::Unusable;
         }
         if let Some(waker) = waker {
             connection.add_reader(waker);
         }
-        if connection.queue.borrow().is_empty() { DeviceState::Idle } else { DeviceState::Readable }
+        if connection.queue.borrow().is_empty() {
+            DeviceState::Idle
+        } else {
+            DeviceState::Readable
+        }
     }
 
     /// read(2) with room for `capacity` bytes: the next request; `None` if there is none yet.
@@ -81,7 +87,11 @@ impl Device {
                 Some(Next::Interrupt(unique)) => interrupt(unique),
                 Some(Next::Forgets(forgets)) => forget(connection, &forgets),
                 Some(Next::Call(call)) if call.request.message_len() > capacity => {
-                    let too_big = if call.request.opcode == Opcode::SETXATTR { Errno::E2BIG } else { Errno::EIO };
+                    let too_big = if call.request.opcode == Opcode::SETXATTR {
+                        Errno::E2BIG
+                    } else {
+                        Errno::EIO
+                    };
                     call.finish(Err(too_big));
                     continue;
                 }
@@ -177,8 +187,13 @@ impl Drop for Device {
 }
 
 fn interrupt(unique: u64) -> Message {
-    let header = InHeader { unique: unique | 1, ..InHeader::default() };
-    Request::new(Opcode::INTERRUPT).arg(&InterruptIn { unique }).message(header)
+    let header = InHeader {
+        unique: unique | 1,
+        ..InHeader::default()
+    };
+    Request::new(Opcode::INTERRUPT)
+        .arg(&InterruptIn { unique })
+        .message(header)
 }
 
 fn forget(connection: &Connection, forgets: &[Forget]) -> Message {
@@ -191,7 +206,10 @@ fn forget(connection: &Connection, forgets: &[Forget]) -> Message {
         list.extend_from_slice(ForgetOne { nodeid, nlookup }.as_bytes());
     }
     Request::new(Opcode::BATCH_FORGET)
-        .arg(&BatchForgetIn { count: forgets.len() as u32, dummy: 0 })
+        .arg(&BatchForgetIn {
+            count: forgets.len() as u32,
+            dummy: 0,
+        })
         .data(list.into())
         .message(connection.batch_header())
 }

@@ -5,7 +5,8 @@ pub fn expiry(now: Duration, sec: u64, nsec: u32) -> Duration {
     if sec == 0 && nsec == 0 {
         return Duration::ZERO;
     }
-    now.saturating_add(Duration::from_secs(sec)).saturating_add(Duration::from_nanos(nsec.min(999_999_999).into()))
+    now.saturating_add(Duration::from_secs(sec))
+        .saturating_add(Duration::from_nanos(nsec.min(999_999_999).into()))
 }
 
 #[cfg(test)]

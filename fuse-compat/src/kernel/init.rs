@@ -66,7 +66,11 @@ impl Negotiated {
 
     /// Are flock(2) locks the server's business?
     pub fn flock(&self) -> bool {
-        self.has(if self.minor < 17 { InitFlags::POSIX_LOCKS } else { InitFlags::FLOCK_LOCKS })
+        self.has(if self.minor < 17 {
+            InitFlags::POSIX_LOCKS
+        } else {
+            InitFlags::FLOCK_LOCKS
+        })
     }
 }
 
@@ -80,7 +84,9 @@ pub fn request() -> Request {
         flags2: (offered >> 32) as u32,
         unused: [0; 11],
     };
-    Request::new(Opcode::INIT).arg(&init).expect(Expect::UpTo(size_of::<InitOut>()))
+    Request::new(Opcode::INIT)
+        .arg(&init)
+        .expect(Expect::UpTo(size_of::<InitOut>()))
 }
 
 /// Digests the reply; short ones are those of old versions, and zero where they end.
@@ -106,7 +112,11 @@ pub fn accept(payload: &[u8]) -> Result<Negotiated, Errno> {
         minor: reply.minor,
         flags,
         max_readahead: reply.max_readahead.min(MAX_READAHEAD),
-        max_write: if flags.contains(InitFlags::BIG_WRITES) { max_write } else { PAGE },
+        max_write: if flags.contains(InitFlags::BIG_WRITES) {
+            max_write
+        } else {
+            PAGE
+        },
         max_transfer,
     })
 }
@@ -118,12 +128,28 @@ mod tests {
     #[test]
     fn replies_of_all_ages() {
         // libfuse 2.9: 24 bytes.
-        let old = InitOut { major: 7, minor: 19, flags: 0x31, max_write: 131072, ..Default::default() };
+        let old = InitOut {
+            major: 7,
+            minor: 19,
+            flags: 0x31,
+            max_write: 131072,
+            ..Default::default()
+        };
         let agreed = accept(&old.as_bytes()[..24]).unwrap();
-        assert_eq!((agreed.minor, agreed.max_write, agreed.max_transfer), (19, 131072, 131072));
+        assert_eq!(
+            (agreed.minor, agreed.max_write, agreed.max_transfer),
+            (19, 131072, 131072)
+        );
         assert!(agreed.flock() == agreed.has(InitFlags::FLOCK_LOCKS));
         // flags2 counts only with INIT_EXT.
-        let new = InitOut { major: 7, minor: 40, flags: 1 << 22, flags2: 1 << 4, max_pages: 9999, ..Default::default() };
+        let new = InitOut {
+            major: 7,
+            minor: 40,
+            flags: 1 << 22,
+            flags2: 1 << 4,
+            max_pages: 9999,
+            ..Default::default()
+        };
         let agreed = accept(new.as_bytes()).unwrap();
         assert!(!agreed.has(InitFlags::DIRECT_IO_ALLOW_MMAP));
         assert_eq!(agreed.max_transfer, 256 * 4096);
@@ -133,7 +159,11 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for (major, minor) in [(8, 0), (6, 99), (7, 11), (0, 0)] {
-            let reply = InitOut { major, minor, ..Default::default() };
+            let reply = InitOut {
+                major,
+                minor,
+                ..Default::default()
+            };
             assert_eq!(accept(reply.as_bytes()), Err(Errno::ECONNREFUSED), "{major}.{minor}");
         }
         assert_eq!(accept(&[]), Err(Errno::ECONNREFUSED));
@@ -141,7 +171,13 @@ mod tests {
 
     #[test]
     fn nothing_is_accepted_that_was_not_offered() {
-        let all = InitOut { major: 7, minor: 45, flags: u32::MAX, flags2: u32::MAX, ..Default::default() };
+        let all = InitOut {
+            major: 7,
+            minor: 45,
+            flags: u32::MAX,
+            flags2: u32::MAX,
+            ..Default::default()
+        };
         assert_eq!(accept(all.as_bytes()).unwrap().flags, OFFERED);
     }
 }

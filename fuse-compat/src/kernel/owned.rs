@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::Connection;
-use crate::wire::abi::{CreateOut, EntryOut, FopenFlags, OpenOut, Opcode, RELEASE_FLOCK_UNLOCK, ReleaseIn};
+use crate::wire::abi::{CreateOut, EntryOut, FopenFlags, Opcode, OpenOut, RELEASE_FLOCK_UNLOCK, ReleaseIn};
 use crate::wire::{Request, reply};
 
 /// Lookups of a node, which the server counts: dropping them is FORGET.
@@ -17,12 +17,20 @@ pub struct Lookup {
 impl Lookup {
     /// One lookup that a reply has granted. The root's are not counted: `nodeid` 1 gives one that is worth nothing.
     pub(super) fn granted(connection: &Rc<Connection>, nodeid: u64) -> Lookup {
-        Lookup { connection: connection.clone(), nodeid, count: Cell::new(1) }
+        Lookup {
+            connection: connection.clone(),
+            nodeid,
+            count: Cell::new(1),
+        }
     }
 
     /// The root of a file system, which is known without a lookup.
     pub fn root(connection: &Rc<Connection>) -> Lookup {
-        Lookup { connection: connection.clone(), nodeid: crate::wire::abi::ROOT_ID, count: Cell::new(0) }
+        Lookup {
+            connection: connection.clone(),
+            nodeid: crate::wire::abi::ROOT_ID,
+            count: Cell::new(0),
+        }
     }
 
     pub fn nodeid(&self) -> u64 {
@@ -126,7 +134,9 @@ pub fn granted(opcode: Opcode, payload: &[u8]) -> Granted {
     let mut granted = Granted::default();
     match opcode {
         Opcode::LOOKUP | Opcode::MKNOD | Opcode::MKDIR | Opcode::SYMLINK | Opcode::LINK => {
-            granted.lookups.extend(reply::parse::<EntryOut>(payload).map(|out| out.nodeid));
+            granted
+                .lookups
+                .extend(reply::parse::<EntryOut>(payload).map(|out| out.nodeid));
         }
         Opcode::CREATE | Opcode::TMPFILE => {
             if let Ok(out) = reply::parse::<CreateOut>(payload) {
@@ -139,7 +149,12 @@ pub fn granted(opcode: Opcode, payload: &[u8]) -> Granted {
         }
         Opcode::READDIRPLUS => {
             let entries = reply::dirents(payload, true).unwrap_or_default();
-            granted.lookups.extend(entries.iter().filter(|e| e.name != b"." && e.name != b"..").filter_map(|e| Some(e.entry?.nodeid)));
+            granted.lookups.extend(
+                entries
+                    .iter()
+                    .filter(|e| e.name != b"." && e.name != b"..")
+                    .filter_map(|e| Some(e.entry?.nodeid)),
+            );
         }
         _ => {}
     }

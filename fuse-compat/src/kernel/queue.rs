@@ -146,7 +146,13 @@ mod tests {
     use crate::wire::abi::Opcode;
 
     fn call(unique: u64) -> Rc<Call> {
-        Call::new(InHeader { unique, ..Default::default() }, Request::new(Opcode::GETATTR))
+        Call::new(
+            InHeader {
+                unique,
+                ..Default::default()
+            },
+            Request::new(Opcode::GETATTR),
+        )
     }
 
     #[test]
@@ -167,7 +173,10 @@ mod tests {
                 Next::Call(_) => 'c',
             });
         }
-        assert!(kinds.starts_with(&("c".repeat(8) + &"f".repeat(16) + &"c".repeat(8) + "f")), "{kinds}");
+        assert!(
+            kinds.starts_with(&("c".repeat(8) + &"f".repeat(16) + &"c".repeat(8) + "f")),
+            "{kinds}"
+        );
         assert_eq!(kinds.len(), 200);
         assert!(queue.is_empty());
     }

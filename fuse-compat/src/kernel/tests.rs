@@ -29,7 +29,11 @@ impl Client for Thread {
         42
     }
     fn poll_signal(&self, _: &mut Context<'_>) -> Poll<()> {
-        if self.signal.get() { Poll::Ready(()) } else { Poll::Pending }
+        if self.signal.get() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -46,7 +50,11 @@ fn read(device: &Device) -> Option<(InHeader, Vec<u8>)> {
 
 fn reply(unique: u64, error: i32, payload: &(impl IntoBytes + Immutable + ?Sized)) -> Bytes {
     let payload = payload.as_bytes();
-    let header = OutHeader { len: (16 + payload.len()) as u32, error, unique };
+    let header = OutHeader {
+        len: (16 + payload.len()) as u32,
+        error,
+        unique,
+    };
     [header.as_bytes(), payload].concat().into()
 }
 
@@ -56,13 +64,26 @@ fn started(minor: u32) -> (Rc<Connection>, Device) {
     device.bind(&connection).unwrap();
     let (init, body) = read(&device).unwrap();
     assert_eq!((init.opcode, init.unique, init.nodeid, body.len()), (26, 2, 0, 64));
-    let out = InitOut { major: 7, minor, max_write: 1 << 16, flags: 1 << 5, ..InitOut::default() };
+    let out = InitOut {
+        major: 7,
+        minor,
+        max_write: 1 << 16,
+        flags: 1 << 5,
+        ..InitOut::default()
+    };
     device.write(&reply(2, 0, &out)).unwrap();
     (connection, device)
 }
 
 fn entry(nodeid: u64) -> EntryOut {
-    EntryOut { nodeid, attr: Attr { mode: 0o100644, ..Attr::default() }, ..EntryOut::default() }
+    EntryOut {
+        nodeid,
+        attr: Attr {
+            mode: 0o100644,
+            ..Attr::default()
+        },
+        ..EntryOut::default()
+    }
 }
 
 #[test]
@@ -87,10 +108,15 @@ fn lookups_are_given_back() {
     let mut call = pin!(calls.lookup(1, b"name"));
     assert!(poll(call.as_mut()).is_pending());
     let (header, body) = read(&device).unwrap();
-    assert_eq!((header.uid, header.gid, header.pid, &body[..]), (1000, 100, 42, &b"name\0"[..]));
+    assert_eq!(
+        (header.uid, header.gid, header.pid, &body[..]),
+        (1000, 100, 42, &b"name\0"[..])
+    );
     device.write(&reply(header.unique, 0, &entry(7))).unwrap();
     assert_eq!(device.write(&reply(header.unique, 0, &entry(7))), Err(Errno::ENOENT));
-    let Poll::Ready(Ok(Ok(found))) = poll(call) else { panic!("no entry") };
+    let Poll::Ready(Ok(Ok(found))) = poll(call) else {
+        panic!("no entry")
+    };
     assert_eq!(found.lookup.nodeid(), 7);
     assert!(read(&device).is_none());
     drop(found);
@@ -110,9 +136,21 @@ fn an_abandoned_lookup_is_forgotten_and_an_abandoned_open_released() {
         read(&device).unwrap();
     }
     // Locals are dropped in reverse order, so the OPEN is interrupted first.
-    assert_eq!([read(&device).unwrap().0.unique, read(&device).unwrap().0.unique], [7, 5]);
+    assert_eq!(
+        [read(&device).unwrap().0.unique, read(&device).unwrap().0.unique],
+        [7, 5]
+    );
     device.write(&reply(4, 0, &entry(9))).unwrap();
-    device.write(&reply(6, 0, &OpenOut { fh: 33, ..OpenOut::default() })).unwrap();
+    device
+        .write(&reply(
+            6,
+            0,
+            &OpenOut {
+                fh: 33,
+                ..OpenOut::default()
+            },
+        ))
+        .unwrap();
     let opcodes = [read(&device).unwrap(), read(&device).unwrap()].map(|(h, _)| (h.opcode, h.nodeid));
     assert!(opcodes.contains(&(2, 9)) && opcodes.contains(&(18, 7)), "{opcodes:?}");
 }
@@ -128,7 +166,10 @@ fn a_signal_interrupts_once_and_the_reply_decides() {
     thread.signal.set(true);
     assert!(poll(call.as_mut()).is_pending() && poll(call.as_mut()).is_pending());
     let (interrupt, body) = read(&device).unwrap();
-    assert_eq!((interrupt.opcode, interrupt.unique, &body[..]), (36, header.unique | 1, header.unique.as_bytes()));
+    assert_eq!(
+        (interrupt.opcode, interrupt.unique, &body[..]),
+        (36, header.unique | 1, header.unique.as_bytes())
+    );
     assert!(read(&device).is_none());
     // EAGAIN: once more.
     device.write(&reply(interrupt.unique, -11, &[0u8; 0])).unwrap();
@@ -156,7 +197,10 @@ fn malformed_replies_cost_only_their_own_call() {
         let mut call = pin!(calls.getattr(1, None));
         assert!(poll(call.as_mut()).is_pending());
         let (header, _) = read(&device).unwrap();
-        assert_eq!(device.write(&reply(header.unique, error, &vec![0u8; len][..])), Err(Errno::EINVAL));
+        assert_eq!(
+            device.write(&reply(header.unique, error, &vec![0u8; len][..])),
+            Err(Errno::EINVAL)
+        );
         assert_eq!(poll(call), Poll::Ready(Err(Errno::EIO)));
     }
 }
@@ -209,8 +253,19 @@ fn a_closed_connection_still_delivers_what_was_said() {
         let mut call = pin!(calls.open(5, 0, false));
         assert!(poll(call.as_mut()).is_pending());
         let (header, _) = read(&device).unwrap();
-        device.write(&reply(header.unique, 0, &OpenOut { fh: 3, ..OpenOut::default() })).unwrap();
-        let Poll::Ready(Ok(handle)) = poll(call) else { panic!("no handle") };
+        device
+            .write(&reply(
+                header.unique,
+                0,
+                &OpenOut {
+                    fh: 3,
+                    ..OpenOut::default()
+                },
+            ))
+            .unwrap();
+        let Poll::Ready(Ok(handle)) = poll(call) else {
+            panic!("no handle")
+        };
         handle
     };
     drop(handle);
@@ -240,7 +295,11 @@ fn noise_is_harmless() {
         assert!(poll(call.as_mut()).is_pending());
         let mut unique = 0;
         while let Some((header, _)) = read(&device) {
-            unique = if header.opcode == Opcode::LOOKUP as u32 { header.unique } else { unique };
+            unique = if header.opcode == Opcode::LOOKUP as u32 {
+                header.unique
+            } else {
+                unique
+            };
         }
         let mut payload: Vec<u8> = (0..random() % 160).map(|_| random() as u8 & random() as u8).collect();
         if random() % 2 == 0 {

@@ -13,11 +13,20 @@ pub enum Notification {
     /// Attributes are stale; with `off` ≥ 0 also data from there on, `len` ≤ 0 to the end.
     InvalInode { node: u64, off: i64, len: i64 },
     /// A name is stale; with `expire_only` it is only to be looked up again.
-    InvalEntry { parent: u64, name: Bytes, expire_only: bool },
+    InvalEntry {
+        parent: u64,
+        name: Bytes,
+        expire_only: bool,
+    },
     /// Data for the page cache.
     Store { node: u64, offset: u64, data: Bytes },
     /// Asks for cached data, to be sent in a NOTIFY_REPLY with this unique.
-    Retrieve { unique: u64, node: u64, offset: u64, size: u32 },
+    Retrieve {
+        unique: u64,
+        node: u64,
+        offset: u64,
+        size: u32,
+    },
     /// A name is gone.
     Delete { parent: u64, child: u64, name: Bytes },
     /// All names are to be looked up again.
@@ -53,17 +62,29 @@ impl Notification {
     pub fn parse(code: i32, payload: &Bytes) -> Result<Notification, Errno> {
         match code {
             1 => fixed::<NotifyPoll>(payload).map(|n| Notification::Poll { kh: n.kh }),
-            2 => fixed::<NotifyInvalInode>(payload).map(|n| Notification::InvalInode { node: n.ino, off: n.off, len: n.len }),
+            2 => fixed::<NotifyInvalInode>(payload).map(|n| Notification::InvalInode {
+                node: n.ino,
+                off: n.off,
+                len: n.len,
+            }),
             3 => {
                 let (n, rest) = leading::<NotifyInvalEntry>(payload)?;
-                Ok(Notification::InvalEntry { parent: n.parent, name: name(&rest, n.namelen)?, expire_only: n.flags & 1 != 0 })
+                Ok(Notification::InvalEntry {
+                    parent: n.parent,
+                    name: name(&rest, n.namelen)?,
+                    expire_only: n.flags & 1 != 0,
+                })
             }
             4 => {
                 let (n, data) = leading::<NotifyStore>(payload)?;
                 if data.len() != n.size as usize {
                     return Err(Errno::EINVAL);
                 }
-                Ok(Notification::Store { node: n.nodeid, offset: n.offset, data })
+                Ok(Notification::Store {
+                    node: n.nodeid,
+                    offset: n.offset,
+                    data,
+                })
             }
             5 => fixed::<NotifyRetrieve>(payload).map(|n| Notification::Retrieve {
                 unique: n.notify_unique,
@@ -73,7 +94,11 @@ impl Notification {
             }),
             6 => {
                 let (n, rest) = leading::<NotifyDelete>(payload)?;
-                Ok(Notification::Delete { parent: n.parent, child: n.child, name: name(&rest, n.namelen)? })
+                Ok(Notification::Delete {
+                    parent: n.parent,
+                    child: n.child,
+                    name: name(&rest, n.namelen)?,
+                })
             }
             8 if payload.is_empty() => Ok(Notification::IncEpoch),
             9 => {
@@ -81,7 +106,10 @@ impl Notification {
                 if rest.len() != n.count as usize * 8 {
                     return Err(Errno::EINVAL);
                 }
-                let nodes = rest.chunks_exact(8).map(|b| u64::from_ne_bytes(b.try_into().unwrap_or_default())).collect();
+                let nodes = rest
+                    .chunks_exact(8)
+                    .map(|b| u64::from_ne_bytes(b.try_into().unwrap_or_default()))
+                    .collect();
                 Ok(Notification::Prune { nodes })
             }
             _ => Err(Errno::EINVAL),
@@ -96,20 +124,44 @@ mod tests {
 
     #[test]
     fn every_truncation_is_invalid() {
-        let mut entry = NotifyInvalEntry { parent: 1, namelen: 3, flags: 1 }.as_bytes().to_vec();
+        let mut entry = NotifyInvalEntry {
+            parent: 1,
+            namelen: 3,
+            flags: 1,
+        }
+        .as_bytes()
+        .to_vec();
         entry.extend_from_slice(b"abc\0");
         let whole = Bytes::from(entry);
         for len in 0..whole.len() {
-            assert_eq!(Notification::parse(3, &whole.slice(..len)), Err(Errno::EINVAL), "cut at {len}");
+            assert_eq!(
+                Notification::parse(3, &whole.slice(..len)),
+                Err(Errno::EINVAL),
+                "cut at {len}"
+            );
         }
         let parsed = Notification::parse(3, &whole).unwrap();
-        assert_eq!(parsed, Notification::InvalEntry { parent: 1, name: Bytes::from("abc"), expire_only: true });
+        assert_eq!(
+            parsed,
+            Notification::InvalEntry {
+                parent: 1,
+                name: Bytes::from("abc"),
+                expire_only: true
+            }
+        );
     }
 
     #[test]
     fn lengths_must_agree() {
         let store = |size: u32, len: usize| {
-            let mut bytes = NotifyStore { nodeid: 1, offset: 0, size, padding: 0 }.as_bytes().to_vec();
+            let mut bytes = NotifyStore {
+                nodeid: 1,
+                offset: 0,
+                size,
+                padding: 0,
+            }
+            .as_bytes()
+            .to_vec();
             bytes.resize(bytes.len() + len, 0);
             Notification::parse(4, &bytes.into())
         };

@@ -7,7 +7,9 @@ use crate::Errno;
 
 /// A structure at the start of the bytes; `EIO` if they are too few.
 pub fn parse<T: FromBytes>(bytes: &[u8]) -> Result<T, Errno> {
-    T::read_from_prefix(bytes).map(|(value, _)| value).map_err(|_| Errno::EIO)
+    T::read_from_prefix(bytes)
+        .map(|(value, _)| value)
+        .map_err(|_| Errno::EIO)
 }
 
 /// An entry of a READDIR reply; with `entry`, of a READDIRPLUS reply.
@@ -26,8 +28,12 @@ pub fn dirents(mut bytes: &[u8], plus: bool) -> Result<Vec<Dirent<'_>>, Errno> {
     let mut all = Vec::new();
     loop {
         let prefix = if plus { size_of::<EntryOut>() } else { 0 };
-        let Some(rest) = bytes.get(prefix..) else { return Ok(all) };
-        let Ok((header, names)) = DirentHeader::read_from_prefix(rest) else { return Ok(all) };
+        let Some(rest) = bytes.get(prefix..) else {
+            return Ok(all);
+        };
+        let Ok((header, names)) = DirentHeader::read_from_prefix(rest) else {
+            return Ok(all);
+        };
         let len = header.namelen as usize;
         if len == 0 || len > MAX_NAME {
             return Err(Errno::EIO);
@@ -41,7 +47,13 @@ pub fn dirents(mut bytes: &[u8], plus: bool) -> Result<Vec<Dirent<'_>>, Errno> {
             return Err(Errno::EIO);
         }
         let entry = if plus { Some(parse(bytes)?) } else { None };
-        all.push(Dirent { entry, ino: header.ino, off: header.off, kind: header.kind, name });
+        all.push(Dirent {
+            entry,
+            ino: header.ino,
+            off: header.off,
+            kind: header.kind,
+            name,
+        });
         bytes = &bytes[record..];
     }
 }
@@ -52,7 +64,14 @@ mod tests {
     use zerocopy::IntoBytes;
 
     fn record(off: u64, name: &[u8]) -> Vec<u8> {
-        let mut bytes = DirentHeader { ino: 9, off, namelen: name.len() as u32, kind: 8 }.as_bytes().to_vec();
+        let mut bytes = DirentHeader {
+            ino: 9,
+            off,
+            namelen: name.len() as u32,
+            kind: 8,
+        }
+        .as_bytes()
+        .to_vec();
         bytes.extend_from_slice(name);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         bytes

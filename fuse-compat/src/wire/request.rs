@@ -30,7 +30,12 @@ pub struct Request {
 impl Request {
     /// Asks for something; a reply carries nothing unless [`Request::expect`] says so.
     pub fn new(opcode: Opcode) -> Request {
-        Request { opcode, body: BytesMut::new(), data: Bytes::new(), expect: Expect::Exactly(0) }
+        Request {
+            opcode,
+            body: BytesMut::new(),
+            data: Bytes::new(),
+            expect: Expect::Exactly(0),
+        }
     }
 
     /// Appends a structure.
@@ -91,7 +96,9 @@ mod tests {
 
     #[test]
     fn parts_come_in_order() {
-        let request = Request::new(Opcode::MKDIR).arg(&MkdirIn { mode: 0o755, umask: 0 }).name(b"d");
+        let request = Request::new(Opcode::MKDIR)
+            .arg(&MkdirIn { mode: 0o755, umask: 0 })
+            .name(b"d");
         let message = request.message(InHeader::default());
         assert_eq!(message.len(), 1);
         assert_eq!(message[0].len(), 40 + 8 + 2);
@@ -102,7 +109,10 @@ mod tests {
     #[test]
     fn data_is_not_copied() {
         let data = Bytes::from(vec![1u8; 100]);
-        let message = Request::new(Opcode::WRITE).arg(&WriteIn::default()).data(data.clone()).message(InHeader::default());
+        let message = Request::new(Opcode::WRITE)
+            .arg(&WriteIn::default())
+            .data(data.clone())
+            .message(InHeader::default());
         assert_eq!(message[1].as_ptr(), data.as_ptr());
     }
 }

@@ -1,0 +1,420 @@
+//! The page cache of a file: a memory file that guests can map, and what of it is valid.
+//!
+//! Invariants: the memory file is as long as the file is known to be; a valid range holds what the server has, or will
+//! have as soon as shared mappings are written back; bytes outside of it mean nothing.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use fuse_compat::kernel::{Client, Handle};
+use fuse_compat::wire::abi::WRITE_CACHE;
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
+use rustix::io::{pread, pwrite};
+
+use super::background::Background;
+use super::node::Node;
+use super::rangeset::RangeSet;
+use crate::api::Errno;
+
+pub const PAGE: u64 = 4096;
+/// How much content may be cached for files that are open, and for a single one of them that is not mapped.
+const MAX_PER_FILE: u64 = 64 << 20;
+
+/// A READ on its way.
+struct Load {
+    range: Range<u64>,
+    /// What it brings is outdated.
+    stale: Cell<bool>,
+}
+
+/// What guests may change behind our back, and what it was when it was last written back.
+struct Shared {
+    copy: OwnedFd,
+    ranges: RangeSet,
+    /// An open file through which to write back.
+    writer: Weak<Handle>,
+    client: Background,
+}
+
+pub struct Content {
+    memory: OwnedFd,
+    len: Cell<u64>,
+    valid: RefCell<RangeSet>,
+    loads: RefCell<Vec<Rc<Load>>>,
+    waiting: RefCell<Vec<Waker>>,
+    /// It is mapped, or has been: pages may not be taken away.
+    mapped: Cell<bool>,
+    shared: RefCell<Option<Shared>>,
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+fn pages(range: Range<u64>) -> Range<u64> {
+    range.start / PAGE * PAGE..range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), Errno> {
+    while !data.is_empty() {
+        let n = pwrite(fd, data, at).map_err(errno)?;
+        data = &data[n..];
+        at += n as u64;
+    }
+    Ok(())
+}
+
+/// Bytes that are there; fewer at the end of the file.
+fn read_all(fd: BorrowedFd<'_>, at: u64, len: usize) -> Result<Bytes, Errno> {
+    let mut data = BytesMut::zeroed(len);
+    let mut done = 0;
+    while done < len {
+        match pread(fd, &mut data[done..], at + done as u64).map_err(errno)? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    data.truncate(done);
+    Ok(data.freeze())
+}
+
+impl Content {
+    pub fn new(len: u64) -> Result<Content, Errno> {
+        let memory = memfd_create("fuse", MemfdFlags::CLOEXEC).map_err(errno)?;
+        ftruncate(&memory, len).map_err(errno)?;
+        Ok(Content {
+            memory,
+            len: Cell::new(len),
+            valid: RefCell::default(),
+            loads: RefCell::default(),
+            waiting: RefCell::default(),
+            mapped: Cell::new(false),
+            shared: RefCell::default(),
+        })
+    }
+
+    pub fn memory(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+
+    /// The file has another size now.
+    pub fn resize(&self, len: u64) {
+        let old = self.len.replace(len);
+        if old == len {
+            return;
+        }
+        // A failure (no memory for the page table of a huge file) only makes reads beyond short.
+        let _ = ftruncate(&self.memory, len);
+        if let Some(shared) = &*self.shared.borrow() {
+            let _ = ftruncate(&shared.copy, len);
+        }
+        let edge = old.min(len);
+        self.spoil_loads(edge..u64::MAX);
+        if len < old {
+            self.valid.borrow_mut().remove(pages(len..u64::MAX));
+        } else if old % PAGE != 0 {
+            // The rest of the last page was beyond the end; the memory file has zeros there, the server may not.
+            self.valid.borrow_mut().remove(pages(old..old + 1));
+        }
+    }
+
+    fn spoil_loads(&self, range: Range<u64>) {
+        for load in self.loads.borrow().iter() {
+            if load.range.start < range.end && range.start < load.range.end {
+                load.stale.set(true);
+            }
+        }
+    }
+
+    /// What is cached there may be wrong.
+    pub fn invalidate(&self, range: Range<u64>) {
+        self.spoil_loads(range.clone());
+        let range = range.start / PAGE * PAGE..range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        self.valid.borrow_mut().remove(range);
+    }
+
+    /// The contiguous valid bytes at the start of a range.
+    pub fn cached(&self, range: Range<u64>) -> Bytes {
+        let end = self.valid.borrow().covered_until(range.start).min(range.end);
+        let len = end.saturating_sub(range.start) as usize;
+        read_all(self.memory(), range.start, len).unwrap_or_default()
+    }
+
+    /// Data that a server has sent, or that was written: cached, and valid where it fills pages. `size` is that of the
+    /// file with it.
+    pub fn put(&self, at: u64, data: &[u8], size: u64) -> Result<(), Errno> {
+        let end = at + data.len() as u64;
+        self.spoil_loads(at..end);
+        if size != self.len.get() {
+            self.resize(size);
+        }
+        write_all(self.memory(), data, at)?;
+        if let Some(shared) = &*self.shared.borrow() {
+            write_all(shared.copy.as_fd(), data, at)?;
+        }
+        let whole_end = if end >= size {
+            pages(at..end).end
+        } else {
+            end / PAGE * PAGE
+        };
+        let start = at.next_multiple_of(PAGE);
+        self.valid.borrow_mut().insert(start..whole_end.max(start));
+        Ok(())
+    }
+
+    pub fn read(&self, at: u64, len: usize) -> Result<Bytes, Errno> {
+        read_all(self.memory(), at, len)
+    }
+
+    /// How far from here everything is valid.
+    pub fn valid_until(&self, from: u64) -> u64 {
+        self.valid.borrow().covered_until(from)
+    }
+
+    /// Makes a range valid, by READs of whole pages; clipped to the file's size.
+    pub async fn load(
+        &self,
+        node: &Node,
+        client: &dyn Client,
+        handle: &Handle,
+        wanted: Range<u64>,
+    ) -> Result<(), Errno> {
+        loop {
+            let range = pages(wanted.start..wanted.end.min(self.len.get()));
+            let Some(gap) = self.valid.borrow().first_gap(range) else {
+                return Ok(());
+            };
+            if self.loading(gap.start) {
+                self.wait_for_load(gap.start).await;
+                continue;
+            }
+            self.load_piece(node, client, handle, gap).await?;
+        }
+    }
+
+    fn loading(&self, at: u64) -> bool {
+        self.loads.borrow().iter().any(|load| load.range.contains(&at))
+    }
+
+    async fn wait_for_load(&self, at: u64) {
+        poll_fn(|cx| {
+            if !self.loading(at) {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    async fn load_piece(
+        &self,
+        node: &Node,
+        client: &dyn Client,
+        handle: &Handle,
+        gap: Range<u64>,
+    ) -> Result<(), Errno> {
+        let most = u64::from(node.fs.connection.max_read()) / PAGE * PAGE;
+        let next_load = self
+            .loads
+            .borrow()
+            .iter()
+            .map(|load| load.range.start)
+            .filter(|&s| s > gap.start)
+            .min();
+        let end = gap
+            .end
+            .min(gap.start + most.max(PAGE))
+            .min(next_load.unwrap_or(u64::MAX));
+        let load = Rc::new(Load {
+            range: gap.start..end,
+            stale: Cell::new(false),
+        });
+        self.loads.borrow_mut().push(load.clone());
+        let _guard = Loading {
+            content: self,
+            load: &load,
+        };
+        let version = node.fs.attr_version();
+        let data = node
+            .fs
+            .connection
+            .by(client)
+            .read(handle, gap.start, (end - gap.start) as u32, None)
+            .await?;
+        if load.stale.get() {
+            return Ok(());
+        }
+        let got = gap.start + data.len() as u64;
+        write_all(
+            self.memory(),
+            &data[..data.len().min(self.len.get().saturating_sub(gap.start) as usize)],
+            gap.start,
+        )?;
+        if got < end && got < self.len.get() {
+            // Nothing follows. Behind it zeros, unless the size has changed meanwhile.
+            self.zero(got..end.min(self.len.get()))?;
+            self.valid.borrow_mut().insert(gap.start..end);
+            node.shrunk_to(got, version);
+        } else {
+            self.valid.borrow_mut().insert(gap.start..end);
+        }
+        self.trim(gap.start);
+        Ok(())
+    }
+
+    fn zero(&self, range: Range<u64>) -> Result<(), Errno> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&self.memory, flags, range.start, range.end - range.start).map_err(errno)
+    }
+
+    /// Bounds what one file takes: content far behind goes first.
+    fn trim(&self, around: u64) {
+        let mut valid = self.valid.borrow_mut();
+        if self.mapped.get() || valid.bytes() <= MAX_PER_FILE {
+            return;
+        }
+        let keep = around.saturating_sub(MAX_PER_FILE / 4)..around.saturating_add(MAX_PER_FILE / 4);
+        for range in [
+            0..keep.start / PAGE * PAGE,
+            keep.end.next_multiple_of(PAGE)..u64::MAX / 2,
+        ] {
+            valid.remove(range.clone());
+            let end = range.end.min(self.len.get());
+            if end > range.start {
+                let _ = self.zero(range.start..end);
+            }
+        }
+    }
+
+    // Shared mappings.
+
+    /// Somebody maps it: from now on the pages stay.
+    pub fn pin(&self) {
+        self.mapped.set(true);
+    }
+
+    /// Somebody maps a valid range so that changes reach the file.
+    pub fn share(&self, range: Range<u64>, writer: &Rc<Handle>, client: Background) -> Result<(), Errno> {
+        if self.shared.borrow().is_none() {
+            let copy = memfd_create("fuse-copy", MemfdFlags::CLOEXEC).map_err(errno)?;
+            ftruncate(&copy, self.len.get()).map_err(errno)?;
+            let shared = Shared {
+                copy,
+                ranges: RangeSet::default(),
+                writer: Rc::downgrade(writer),
+                client,
+            };
+            self.shared.replace(Some(shared));
+        }
+        let mut shared = self.shared.borrow_mut();
+        let Some(shared) = shared.as_mut() else { return Ok(()) };
+        if shared.writer.upgrade().is_none() {
+            shared.writer = Rc::downgrade(writer);
+        }
+        let range = pages(range);
+        while let Some(gap) = shared.ranges.first_gap(range.clone()) {
+            let mut at = gap.start;
+            while at < gap.end.min(self.len.get()) {
+                let data = read_all(self.memory(), at, (gap.end - at).min(1 << 20) as usize)?;
+                if data.is_empty() {
+                    break;
+                }
+                write_all(shared.copy.as_fd(), &data, at)?;
+                at += data.len() as u64;
+            }
+            shared.ranges.insert(gap);
+        }
+        Ok(())
+    }
+
+    /// Pages that were changed through a shared mapping, in runs, with the new bytes.
+    fn changed(&self) -> Result<Vec<(u64, Bytes)>, Errno> {
+        let shared = self.shared.borrow();
+        let Some(shared) = shared.as_ref() else {
+            return Ok(Vec::new());
+        };
+        let mut runs: Vec<(u64, BytesMut)> = Vec::new();
+        for range in shared.ranges.iter() {
+            let mut at = range.start;
+            while at < range.end.min(self.len.get()) {
+                let len = (range.end - at).min(256 * 1024) as usize;
+                let (new, old) = (
+                    read_all(self.memory(), at, len)?,
+                    read_all(shared.copy.as_fd(), at, len)?,
+                );
+                for (n, page) in new.chunks(PAGE as usize).enumerate() {
+                    let start = n * PAGE as usize;
+                    if old.get(start..start + page.len()) == Some(page) {
+                        continue;
+                    }
+                    let page_at = at + start as u64;
+                    match runs.last_mut() {
+                        Some((from, run)) if *from + run.len() as u64 == page_at => run.extend_from_slice(page),
+                        _ => runs.push((page_at, BytesMut::from(page))),
+                    }
+                }
+                if new.is_empty() {
+                    break;
+                }
+                at += new.len() as u64;
+            }
+        }
+        Ok(runs.into_iter().map(|(at, run)| (at, run.freeze())).collect())
+    }
+
+    /// Sends what was changed through shared mappings.
+    pub async fn write_back(&self, node: &Node) -> Result<(), Errno> {
+        let (writer, client) = match &*self.shared.borrow() {
+            Some(shared) => (shared.writer.upgrade(), shared.client),
+            None => return Ok(()),
+        };
+        let changed = self.changed()?;
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let writer = writer.ok_or(Errno::EIO)?;
+        let calls = node.fs.connection.by(&client);
+        let most = node.fs.connection.max_write() as usize;
+        for (at, run) in changed {
+            let mut done = 0;
+            while done < run.len() {
+                let piece = run.slice(done..(done + most).min(run.len()));
+                let offset = at + done as u64;
+                let n = calls.write(&writer, offset, piece.clone(), WRITE_CACHE, None).await?;
+                if n == 0 {
+                    return Err(Errno::EIO);
+                }
+                if let Some(shared) = &*self.shared.borrow() {
+                    write_all(shared.copy.as_fd(), &piece[..n], offset)?;
+                }
+                done += n;
+            }
+        }
+        node.expire();
+        Ok(())
+    }
+}
+
+/// Takes a load off the list, however it ends.
+struct Loading<'a> {
+    content: &'a Content,
+    load: &'a Rc<Load>,
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        self.content
+            .loads
+            .borrow_mut()
+            .retain(|load| !Rc::ptr_eq(load, self.load));
+        for waker in self.content.waiting.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,594 @@
+//! An open regular file (`fs/fuse/file.c`).
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell};
+use std::rc::{Rc, Weak};
+use std::task::Waker;
+
+use bytes::Bytes;
+use fuse_compat::kernel::{Handle, LockCall};
+use fuse_compat::wire::abi::{FileLock, FopenFlags, InitFlags, WRITE_KILL_SUIDGID};
+
+use super::background::Background;
+use super::content::{Content, PAGE};
+use super::node::Node;
+use super::poll::Poller;
+use super::setattr::lock_owner;
+use crate::api::{
+    Backing, Chunks, Cx, Errno, File, IoctlCall, IoctlReply, Lock, LockKind, LockOwner, LockRange, MapRequest, Op,
+    OpenFlags, Readiness, Vnode,
+};
+
+const SEEK_DATA: u32 = 3;
+const SEEK_HOLE: u32 = 4;
+/// The first window of readahead; it doubles up to what INIT agreed on.
+const FIRST_WINDOW: u64 = 16 * 1024;
+const KEEP_SIZE: u32 = 1;
+const PUNCH_HOLE: u32 = 2;
+const ZERO_RANGE: u32 = 16;
+
+pub struct FuseFile {
+    pub(super) me: Weak<FuseFile>,
+    pub(super) node: Rc<Node>,
+    vnode: Rc<dyn Vnode>,
+    pub(super) handle: Rc<Handle>,
+    flags: Cell<OpenFlags>,
+    content: OnceCell<Rc<Content>>,
+    /// Where a sequential reader would go on, and how far has been read ahead for it.
+    next: Cell<u64>,
+    ahead: Cell<u64>,
+    window: Cell<u64>,
+    /// The position of a file that has none for `lseek(2)`, but counts nevertheless (`FOPEN_NONSEEKABLE`).
+    position: Cell<u64>,
+    /// The open file description that holds locks of its own.
+    description: Cell<Option<u64>>,
+    pub(super) poller: Poller,
+    mapped: Cell<bool>,
+}
+
+impl FuseFile {
+    /// A file as OPEN or CREATE has answered for it.
+    pub fn new(node: Rc<Node>, handle: Handle, flags: OpenFlags) -> Result<Rc<FuseFile>, Errno> {
+        let keep = handle.open_flags.contains(FopenFlags::KEEP_CACHE);
+        let file = Rc::new_cyclic(|me| FuseFile {
+            me: me.clone(),
+            vnode: node.clone(),
+            handle: Rc::new(handle),
+            flags: Cell::new(flags),
+            content: OnceCell::new(),
+            next: Cell::new(0),
+            ahead: Cell::new(0),
+            window: Cell::new(FIRST_WINDOW),
+            position: Cell::new(0),
+            description: Cell::new(None),
+            poller: Poller::default(),
+            mapped: Cell::new(false),
+            node,
+        });
+        file.node.opened.set(file.node.opened.get() + 1);
+        if !file.is_stream() {
+            let content = file.node.make_content()?;
+            if !keep && !file.is_direct() {
+                content.invalidate(0..u64::MAX);
+            }
+            let _ = file.content.set(content);
+        }
+        Ok(file)
+    }
+
+    pub fn fh(&self) -> u64 {
+        self.handle.fh
+    }
+
+    fn has(&self, flag: FopenFlags) -> bool {
+        self.handle.open_flags.contains(flag)
+    }
+
+    fn is_stream(&self) -> bool {
+        self.has(FopenFlags::NONSEEKABLE) || self.has(FopenFlags::STREAM)
+    }
+
+    /// No page cache: the server has said so, or the caller with `O_DIRECT`.
+    fn is_direct(&self) -> bool {
+        self.has(FopenFlags::DIRECT_IO) || self.flags.get().contains(OpenFlags::DIRECT)
+    }
+
+    /// The page cache; only files without a position have none.
+    fn pages(&self) -> Result<&Rc<Content>, Errno> {
+        self.content.get().ok_or(Errno::ENODEV)
+    }
+
+    // Reading.
+
+    async fn read_direct(&self, cx: Cx<'_>, at: u64, len: usize) -> Result<Chunks, Errno> {
+        self.node.write_back().await?;
+        let (mut chunks, mut done) = (Chunks::new(), 0);
+        let owner = Some(lock_owner(cx.caller.files_id()));
+        while done < len {
+            let size = (len - done).min(self.node.fs.connection.max_read() as usize);
+            let asked = self
+                .node
+                .calls(cx)
+                .read(&self.handle, at + done as u64, size as u32, owner)
+                .await;
+            let data = match asked {
+                Err(_) if done > 0 => break,
+                data => data?,
+            };
+            let got = data.len();
+            if got > 0 {
+                chunks.push(data);
+            }
+            done += got;
+            if got < size {
+                break;
+            }
+        }
+        Ok(chunks)
+    }
+
+    async fn read_cached(&self, cx: Cx<'_>, at: u64, len: usize) -> Result<Chunks, Errno> {
+        let wanted_end = at.saturating_add(len as u64);
+        let always = self.node.fs.negotiated(InitFlags::AUTO_INVAL_DATA);
+        if always || wanted_end > self.node.known().size {
+            self.node.valid(cx.caller, Some(self.fh())).await?;
+        }
+        let pages = self.pages()?;
+        let mut end = wanted_end.min(self.node.known().size);
+        if at >= end {
+            return Ok(Chunks::new());
+        }
+        let ahead = self.read_ahead_target(at, end);
+        if pages.valid_until(at) < end {
+            pages
+                .load(&self.node, cx.caller, &self.handle, at..end.max(ahead))
+                .await?;
+            self.ahead.set(end.max(ahead));
+        } else if ahead > self.ahead.get() {
+            self.ahead.set(ahead);
+            self.spawn_read_ahead(cx, end..ahead);
+        }
+        self.next.set(end);
+        end = end.min(self.node.known().size);
+        if at >= end {
+            return Ok(Chunks::new());
+        }
+        Ok(Chunks::from_elem(pages.read(at, (end - at) as usize)?, 1))
+    }
+
+    /// How far a reader of this range will probably go. Sequential readers get a window that grows.
+    fn read_ahead_target(&self, at: u64, end: u64) -> u64 {
+        let most = self
+            .node
+            .fs
+            .connection
+            .negotiated()
+            .map_or(0, |n| u64::from(n.max_readahead));
+        if at != self.next.get() {
+            self.window.set(FIRST_WINDOW);
+            return end;
+        }
+        let window = self.window.get().min(most);
+        if self.ahead.get().saturating_sub(end) > window / 2 {
+            return end;
+        }
+        self.window.set((window * 2).clamp(PAGE, most.max(PAGE)));
+        (end + window).div_ceil(PAGE) * PAGE
+    }
+
+    fn spawn_read_ahead(&self, cx: Cx<'_>, range: std::ops::Range<u64>) {
+        let (node, handle) = (self.node.clone(), self.handle.clone());
+        let (Ok(content), client) = (self.pages().cloned(), Background::of(cx.caller)) else {
+            return;
+        };
+        cx.host.spawn(Box::pin(async move {
+            // Whoever wants the data will ask again, and see the error.
+            let _ = content.load(&node, &client, &handle, range).await;
+        }));
+    }
+
+    // Writing.
+
+    /// Where to write, and how much of it is allowed (`generic_write_checks`).
+    async fn place(&self, cx: Cx<'_>, at: u64, append: bool, len: usize) -> Result<(u64, usize), Errno> {
+        let at = match append {
+            true => self.node.valid(cx.caller, Some(self.fh())).await?.size,
+            false => at,
+        };
+        let limit = cx.caller.file_size_limit().min(i64::MAX as u64);
+        if at >= limit && len > 0 {
+            return Err(Errno::EFBIG);
+        }
+        Ok((at, len.min(limit.saturating_sub(at) as usize)))
+    }
+
+    async fn write_through(&self, cx: Cx<'_>, at: u64, append: bool, data: Bytes) -> Result<(usize, u64), Errno> {
+        self.node.check()?;
+        if self.is_stream() {
+            return self.write_stream(cx, data).await;
+        }
+        let _alone = self.node.write_lock.lock().await;
+        let (at, len) = self.place(cx, at, append, data.len()).await?;
+        if len == 0 {
+            return Ok((0, at));
+        }
+        self.node.before_write(cx).await?;
+        let direct = self.is_direct();
+        if direct {
+            self.node.write_back().await?;
+        }
+        let most = self.node.fs.connection.max_write() as usize;
+        let owner = direct.then(|| lock_owner(cx.caller.files_id()));
+        let kill = if cx.caller.ids().fsuid == 0 {
+            0
+        } else {
+            WRITE_KILL_SUIDGID
+        };
+        let mut done = 0;
+        while done < len {
+            let offset = at + done as u64;
+            let mut piece = (len - done).min(most);
+            if !direct && piece < len - done {
+                // Pieces after the first begin on a page.
+                piece -= ((offset + piece as u64) % PAGE) as usize;
+            }
+            let piece = data.slice(done..done + piece);
+            let written = self
+                .node
+                .calls(cx)
+                .write(&self.handle, offset, piece.clone(), kill, owner)
+                .await;
+            let n = match written {
+                Err(_) if done > 0 => break,
+                n => n?,
+            };
+            self.written(offset, &piece[..n], direct);
+            done += n;
+            if n < piece.len() {
+                break;
+            }
+        }
+        if done == 0 {
+            return Err(Errno::EIO);
+        }
+        if self.flags.get().intersects(OpenFlags::DSYNC | OpenFlags::SYNC) || self.node.fs.synchronous {
+            let data_only = !self.flags.get().contains(OpenFlags::SYNC) && !self.node.fs.synchronous;
+            self.node.calls(cx).fsync(&self.handle, data_only).await?;
+        }
+        Ok((done, at + done as u64))
+    }
+
+    /// The server has taken it.
+    fn written(&self, at: u64, data: &[u8], direct: bool) {
+        let end = at + data.len() as u64;
+        self.node.grown_to(end);
+        if let Some(content) = self.node.content() {
+            if !direct || self.mapped.get() {
+                let _ = content.put(at, data, self.node.known().size);
+            } else {
+                content.invalidate(at..end);
+            }
+        }
+    }
+
+    async fn write_stream(&self, cx: Cx<'_>, data: Bytes) -> Result<(usize, u64), Errno> {
+        let at = if self.has(FopenFlags::STREAM) {
+            0
+        } else {
+            self.position.get()
+        };
+        let len = data.len().min(self.node.fs.connection.max_write() as usize);
+        let owner = Some(lock_owner(cx.caller.files_id()));
+        let n = self
+            .node
+            .calls(cx)
+            .write(&self.handle, at, data.slice(..len), 0, owner)
+            .await?;
+        self.position.set(at + n as u64);
+        self.node.expire();
+        self.readiness_changed();
+        Ok((n, at + n as u64))
+    }
+
+    async fn read_stream(&self, cx: Cx<'_>, len: usize) -> Result<Chunks, Errno> {
+        let at = if self.has(FopenFlags::STREAM) {
+            0
+        } else {
+            self.position.get()
+        };
+        let chunks = self.read_direct(cx, at, len).await?;
+        self.position
+            .set(at + chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
+        self.readiness_changed();
+        Ok(chunks)
+    }
+
+    // Everything else.
+
+    async fn seek(&self, cx: Cx<'_>, from: u64, hole: bool) -> Result<u64, Errno> {
+        match self
+            .node
+            .calls(cx)
+            .lseek(&self.handle, from, if hole { SEEK_HOLE } else { SEEK_DATA })
+            .await
+        {
+            Err(Errno::ENOSYS) => {
+                let size = self.node.valid(cx.caller, Some(self.fh())).await?.size;
+                if from >= size {
+                    return Err(Errno::ENXIO);
+                }
+                Ok(if hole { size } else { from })
+            }
+            found => found,
+        }
+    }
+
+    async fn allocate(&self, cx: Cx<'_>, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
+        if mode & !(KEEP_SIZE | PUNCH_HOLE | ZERO_RANGE) != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let _alone = self.node.write_lock.lock().await;
+        let end = offset.saturating_add(len);
+        if mode & KEEP_SIZE == 0 && end > self.node.known().size && end > cx.caller.file_size_limit() {
+            return Err(Errno::EFBIG);
+        }
+        self.node.write_back().await?;
+        self.node.before_write(cx).await?;
+        self.node.calls(cx).fallocate(&self.handle, offset, len, mode).await?;
+        if mode & KEEP_SIZE == 0 {
+            self.node.grown_to(end);
+        }
+        if mode & (PUNCH_HOLE | ZERO_RANGE) != 0
+            && let Some(content) = self.node.content()
+        {
+            content.invalidate(offset..end);
+        }
+        self.node.expire();
+        Ok(())
+    }
+
+    async fn copy_to(&self, cx: Cx<'_>, at: u64, to: &FuseFile, to_at: u64, len: u64) -> Result<u64, Errno> {
+        if !Rc::ptr_eq(&self.node.fs, &to.node.fs) {
+            return Err(Errno::EXDEV);
+        }
+        self.node.write_back().await?;
+        let _alone = to.node.write_lock.lock().await;
+        to.node.write_back().await?;
+        to.node.before_write(cx).await?;
+        let copied = self
+            .node
+            .calls(cx)
+            .copy_file_range(&self.handle, at, &to.handle, to_at, len)
+            .await?;
+        to.node.grown_to(to_at + copied);
+        if let Some(content) = to.node.content() {
+            content.invalidate(to_at..to_at + copied);
+        }
+        Ok(copied)
+    }
+
+    async fn prepare_map(&self, cx: Cx<'_>, request: MapRequest) -> Result<(), Errno> {
+        let writes = request.shared && request.writable;
+        if self.has(FopenFlags::DIRECT_IO)
+            && request.shared
+            && !self.node.fs.negotiated(InitFlags::DIRECT_IO_ALLOW_MMAP)
+        {
+            return Err(Errno::ENODEV);
+        }
+        let pages = self.pages()?;
+        self.node.valid(cx.caller, Some(self.fh())).await?;
+        if self.is_direct() {
+            self.node.write_back().await?;
+            pages.invalidate(request.offset..request.offset.saturating_add(request.len));
+        }
+        pages.pin();
+        self.mapped.set(true);
+        let range = request.offset..request.offset.saturating_add(request.len);
+        pages.load(&self.node, cx.caller, &self.handle, range.clone()).await?;
+        if writes {
+            pages.share(range, &self.handle, Background::of(cx.caller))?;
+        }
+        Ok(())
+    }
+
+    fn server_has(&self, lock: &Lock) -> bool {
+        self.node.fs.connection.negotiated().is_some_and(|n| match lock.flock {
+            true => n.flock(),
+            false => n.has(InitFlags::POSIX_LOCKS),
+        })
+    }
+
+    fn remember_description(&self, lock: &Lock) {
+        if let LockOwner::Description(id) = lock.owner {
+            self.description.set(Some(id));
+            if lock.flock {
+                self.handle.flock_owner.set(Some(lock_owner(id)));
+            }
+        }
+    }
+
+    async fn close_one(&self, cx: Cx<'_>) -> Result<(), Errno> {
+        let written = match self.flags.get().writable() {
+            true => self.node.write_back().await,
+            false => Ok(()),
+        };
+        let files = cx.caller.files_id();
+        self.node.locks.release(LockOwner::Files(files));
+        if self.has(FopenFlags::NOFLUSH) {
+            return written;
+        }
+        let flushed = self.node.calls(cx).flush(&self.handle, lock_owner(files)).await;
+        written.and(flushed)
+    }
+}
+
+fn wire_lock(lock: &Lock) -> LockCall {
+    let (LockOwner::Files(id) | LockOwner::Description(id)) = lock.owner;
+    let kind = match lock.kind {
+        LockKind::Read => 0,
+        LockKind::Write => 1,
+        LockKind::Unlock => 2,
+    };
+    let pid = if lock.kind == LockKind::Unlock { 0 } else { lock.pid };
+    let range = FileLock {
+        start: lock.range.start,
+        end: lock.range.end.min(i64::MAX as u64),
+        kind,
+        pid,
+    };
+    LockCall {
+        owner: lock_owner(id),
+        lock: range,
+        flock: lock.flock,
+    }
+}
+
+impl File for FuseFile {
+    fn vnode(&self) -> Option<&Rc<dyn Vnode>> {
+        Some(&self.vnode)
+    }
+
+    fn backing(&self) -> Backing<'_> {
+        match self.content.get() {
+            Some(content) => Backing::Memory(content.memory()),
+            None => Backing::Stream,
+        }
+    }
+
+    fn seekable(&self) -> bool {
+        !self.is_stream()
+    }
+
+    fn set_flags(&self, flags: OpenFlags) {
+        self.flags.set(flags);
+        self.handle.flags.set(flags.bits());
+    }
+
+    fn read<'a>(&'a self, cx: Cx<'a>, at: u64, len: usize) -> Op<'a, Chunks> {
+        Box::pin(async move {
+            self.node.check()?;
+            match () {
+                () if len == 0 => Ok(Chunks::new()),
+                () if self.is_stream() => self.read_stream(cx, len).await,
+                () if self.is_direct() => self.read_direct(cx, at, len).await,
+                () => self.read_cached(cx, at, len).await,
+            }
+        })
+    }
+
+    fn write<'a>(&'a self, cx: Cx<'a>, at: u64, append: bool, data: Bytes) -> Op<'a, (usize, u64)> {
+        Box::pin(self.write_through(cx, at, append, data))
+    }
+
+    fn end<'a>(&'a self, cx: Cx<'a>) -> Op<'a, u64> {
+        Box::pin(async move { Ok(self.node.refresh(cx.caller, Some(self.fh())).await?.size) })
+    }
+
+    fn seek_data<'a>(&'a self, cx: Cx<'a>, from: u64, hole: bool) -> Op<'a, u64> {
+        Box::pin(self.seek(cx, from, hole))
+    }
+
+    fn flush<'a>(&'a self, cx: Cx<'a>) -> Op<'a, ()> {
+        Box::pin(self.close_one(cx))
+    }
+
+    fn fsync<'a>(&'a self, cx: Cx<'a>, data_only: bool) -> Op<'a, ()> {
+        Box::pin(async move {
+            self.node.check()?;
+            self.node.write_back().await?;
+            self.node.calls(cx).fsync(&self.handle, data_only).await
+        })
+    }
+
+    fn fallocate<'a>(&'a self, cx: Cx<'a>, mode: u32, offset: u64, len: u64) -> Op<'a, ()> {
+        Box::pin(self.allocate(cx, mode, offset, len))
+    }
+
+    fn copy_range<'a>(&'a self, cx: Cx<'a>, at: u64, to: &'a Rc<dyn File>, to_at: u64, len: u64) -> Op<'a, u64> {
+        match to.as_any().downcast_ref::<FuseFile>() {
+            Some(to) => Box::pin(self.copy_to(cx, at, to, to_at, len)),
+            None => crate::api::fail(Errno::EXDEV),
+        }
+    }
+
+    fn ioctl<'a>(&'a self, cx: Cx<'a>, call: IoctlCall) -> Op<'a, IoctlReply> {
+        Box::pin(async move {
+            let calls = self.node.calls(cx);
+            let (result, output) = calls
+                .ioctl(&self.handle, call.cmd, call.arg, call.input, call.output_len as u32)
+                .await?;
+            Ok(IoctlReply { result, output })
+        })
+    }
+
+    fn test_lock<'a>(&'a self, cx: Cx<'a>, lock: Lock) -> Op<'a, Option<Lock>> {
+        Box::pin(async move {
+            if !self.server_has(&lock) {
+                return Ok(self.node.locks.test(&lock));
+            }
+            let found = self.node.calls(cx).getlk(&self.handle, wire_lock(&lock)).await?;
+            let kind = match found.kind {
+                0 => LockKind::Read,
+                1 => LockKind::Write,
+                2 => return Ok(None),
+                _ => return Err(Errno::EIO),
+            };
+            if found.start > found.end {
+                return Err(Errno::EIO);
+            }
+            let range = LockRange {
+                start: found.start,
+                end: found.end,
+            };
+            Ok(Some(Lock {
+                kind,
+                range,
+                pid: found.pid,
+                ..lock
+            }))
+        })
+    }
+
+    fn set_lock<'a>(&'a self, cx: Cx<'a>, lock: Lock, wait: bool) -> Op<'a, ()> {
+        Box::pin(async move {
+            self.remember_description(&lock);
+            match self.server_has(&lock) {
+                true => self.node.calls(cx).setlk(&self.handle, wire_lock(&lock), wait).await,
+                false => self.node.locks.set(cx.caller, lock, wait).await,
+            }
+        })
+    }
+
+    fn map<'a>(&'a self, cx: Cx<'a>, request: MapRequest) -> Op<'a, ()> {
+        Box::pin(self.prepare_map(cx, request))
+    }
+
+    fn ready(&self, waker: Option<&Waker>) -> Readiness {
+        if self.is_stream() {
+            self.poll_ready(waker)
+        } else {
+            Readiness::IN | Readiness::OUT
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Drop for FuseFile {
+    fn drop(&mut self) {
+        self.poller.forget(&self.node.fs);
+        if let Some(id) = self.description.get() {
+            self.node.locks.release(LockOwner::Description(id));
+        }
+        let left = self.node.opened.get().saturating_sub(1);
+        self.node.opened.set(left);
+        if left == 0 && self.content.get().is_some() {
+            match self.has(FopenFlags::KEEP_CACHE) {
+                true => self.node.fs.keep_closed(self.node.clone()),
+                false => self.node.drop_content_if_closed(),
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! An inode and the names below it: what is known of a file without asking, and how it is refreshed
+//! (`fs/fuse/inode.c`, `fs/fuse/dir.c`).
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fuse_compat::kernel::{Client, Entry, Lookup, expiry};
+use fuse_compat::wire::abi::{Attr, InitFlags, ROOT_ID};
+
+use super::content::Content;
+use super::fs::FuseFs;
+use super::locks::LockTable;
+use super::perm;
+use crate::api::{Access, Cx, Errno, FileKind, Name};
+
+/// A name in a directory, as the last LOOKUP or READDIRPLUS has told.
+struct KnownName {
+    /// `None`: there is no such file.
+    child: Option<Rc<Node>>,
+    expires: Duration,
+    epoch: u64,
+    used: Cell<bool>,
+}
+
+pub struct Node {
+    pub me: Weak<Node>,
+    pub fs: Rc<FuseFs>,
+    pub generation: u64,
+    pub kind: FileKind,
+    lookup: Lookup,
+    bad: Cell<bool>,
+    attr: Cell<Attr>,
+    attr_expires: Cell<Duration>,
+    attr_version: Cell<u64>,
+    names: RefCell<HashMap<Name, KnownName>>,
+    pub link: RefCell<Option<Bytes>>,
+    /// READDIRPLUS would have paid: a child has been looked up since the last one.
+    pub plus_useful: Cell<bool>,
+    /// Held while names change; without PARALLEL_DIROPS also while they are read.
+    pub names_lock: async_lock::Mutex<()>,
+    /// Held while size or content change (`inode_lock`).
+    pub write_lock: async_lock::Mutex<()>,
+    pub locks: LockTable,
+    content: OnceCell<RefCell<Option<Rc<Content>>>>,
+    /// Open files that use the content.
+    pub opened: Cell<u32>,
+}
+
+impl Node {
+    pub fn new(fs: Rc<FuseFs>, lookup: Lookup, generation: u64, kind: FileKind, attr: Attr) -> Rc<Node> {
+        Rc::new_cyclic(|me| Node {
+            me: me.clone(),
+            fs,
+            generation,
+            kind,
+            lookup,
+            bad: Cell::new(false),
+            attr: Cell::new(attr),
+            attr_expires: Cell::new(Duration::ZERO),
+            attr_version: Cell::new(0),
+            names: RefCell::default(),
+            link: RefCell::default(),
+            plus_useful: Cell::new(false),
+            names_lock: async_lock::Mutex::new(()),
+            write_lock: async_lock::Mutex::new(()),
+            locks: LockTable::default(),
+            content: OnceCell::new(),
+            opened: Cell::new(0),
+        })
+    }
+
+    pub fn nodeid(&self) -> u64 {
+        self.lookup.nodeid()
+    }
+
+    pub fn absorb(&self, lookup: Lookup) {
+        self.lookup.absorb(lookup);
+    }
+
+    /// The server contradicts itself about this file: nothing works on it any more.
+    pub fn turn_bad(&self) {
+        self.bad.set(true);
+    }
+
+    pub fn check(&self) -> Result<(), Errno> {
+        if self.bad.get() { Err(Errno::EIO) } else { Ok(()) }
+    }
+
+    // Attributes.
+
+    /// What is known, however old.
+    pub fn known(&self) -> Attr {
+        self.attr.get()
+    }
+
+    pub fn is_fresh(&self) -> bool {
+        self.fs.now() < self.attr_expires.get()
+    }
+
+    pub fn expire(&self) {
+        self.attr_expires.set(Duration::ZERO);
+    }
+
+    /// Takes the attributes of a reply, unless a change has overtaken it since `version` was noted.
+    pub fn learn(&self, attr: Attr, expires: Duration, version: u64) {
+        if self.attr_version.get() > version {
+            return;
+        }
+        let old = self.attr.replace(attr);
+        self.attr_version.set(self.fs.next_attr_version());
+        self.attr_expires.set(expires);
+        if let Some(content) = self.content() {
+            if old.size != attr.size {
+                content.resize(attr.size);
+                if !self.fs.negotiated(InitFlags::EXPLICIT_INVAL_DATA) {
+                    content.invalidate(0..u64::MAX);
+                }
+            } else if self.fs.negotiated(InitFlags::AUTO_INVAL_DATA)
+                && (old.mtime, old.mtimensec) != (attr.mtime, attr.mtimensec)
+            {
+                content.invalidate(0..u64::MAX);
+            }
+        }
+    }
+
+    /// As [`Node::learn`], but the change is ours: the content is right as it is.
+    pub fn changed(&self, attr: Attr, expires: Duration) {
+        self.attr.set(attr);
+        self.attr_version.set(self.fs.next_attr_version());
+        self.attr_expires.set(expires);
+        if let Some(content) = self.content() {
+            content.resize(attr.size);
+        }
+    }
+
+    /// Somebody here has written up to `end`.
+    pub fn grown_to(&self, end: u64) {
+        let mut attr = self.attr.get();
+        attr.size = attr.size.max(end);
+        self.changed(attr, Duration::ZERO);
+    }
+
+    /// The server has delivered less than the known size promised (`fuse_read_update_size`).
+    pub fn shrunk_to(&self, size: u64, version: u64) {
+        let mut attr = self.attr.get();
+        if self.attr_version.get() <= version && size < attr.size {
+            attr.size = size;
+            self.changed(attr, self.attr_expires.get());
+        }
+    }
+
+    /// Asks for the attributes.
+    pub async fn refresh(&self, client: &dyn Client, fh: Option<u64>) -> Result<Attr, Errno> {
+        self.check()?;
+        let version = self.fs.attr_version();
+        let out = self.fs.connection.by(client).getattr(self.nodeid(), fh).await?;
+        if FileKind::from_mode(out.attr.mode) != Some(self.kind) {
+            self.turn_bad();
+            return Err(Errno::EIO);
+        }
+        self.learn(
+            out.attr,
+            expiry(self.fs.now(), out.attr_valid, out.attr_valid_nsec),
+            version,
+        );
+        Ok(out.attr)
+    }
+
+    /// Valid attributes, asked for if need be.
+    pub async fn valid(&self, client: &dyn Client, fh: Option<u64>) -> Result<Attr, Errno> {
+        self.check()?;
+        if self.is_fresh() {
+            Ok(self.known())
+        } else {
+            self.refresh(client, fh).await
+        }
+    }
+
+    // Permissions.
+
+    /// `fuse_permission`
+    pub async fn may(&self, cx: Cx<'_>, mask: Access) -> Result<(), Errno> {
+        if !self.fs.allows(cx) {
+            return Err(Errno::EACCES);
+        }
+        let test = |attr: &Attr| match self.fs.options.default_permissions {
+            true => perm::allows(cx.caller.ids(), attr, mask),
+            false => attr.mode & 0o111 != 0,
+        };
+        let concerned =
+            self.fs.options.default_permissions || mask.contains(Access::EXECUTE) && self.kind == FileKind::Regular;
+        if !concerned {
+            return self.check();
+        }
+        let was_fresh = self.is_fresh();
+        let mut allowed = test(&self.valid(cx.caller, None).await?);
+        if !allowed && was_fresh {
+            allowed = test(&self.refresh(cx.caller, None).await?);
+        }
+        if allowed { Ok(()) } else { Err(Errno::EACCES) }
+    }
+
+    /// May names be added to or removed from this directory?
+    pub async fn may_change_names(&self, cx: Cx<'_>) -> Result<(), Errno> {
+        self.may(cx, Access::WRITE | Access::EXECUTE).await
+    }
+
+    // Names.
+
+    /// `Some(Some(node))` is a file, `Some(None)` is known not to exist.
+    fn known_name(&self, name: &Name) -> Option<Option<Rc<Node>>> {
+        let names = self.names.borrow();
+        let known = names.get(name)?;
+        if known.epoch != self.fs.epoch.get() || self.fs.now() >= known.expires {
+            return None;
+        }
+        known.used.set(true);
+        Some(known.child.clone())
+    }
+
+    pub fn remember(&self, name: &Name, child: Option<Rc<Node>>, expires: Duration) {
+        let known = KnownName {
+            child,
+            expires,
+            epoch: self.fs.epoch.get(),
+            used: Cell::new(false),
+        };
+        let before = self.names.borrow_mut().insert(name.clone(), known);
+        if before.is_none() {
+            self.fs.name_remembered(self, name);
+        }
+        // Dropped only now: a dying child sends FORGET.
+        drop(before);
+    }
+
+    /// Forgets a name. Gives what it was.
+    pub fn forget_name(&self, name: &Name) -> Option<Rc<Node>> {
+        let known = self.names.borrow_mut().remove(name);
+        known.and_then(|known| known.child)
+    }
+
+    pub fn forget_names(&self) {
+        let names = self.names.take();
+        drop(names);
+    }
+
+    /// Was the name used since this was asked last? If not, it is forgotten.
+    pub fn spare_used(&self, name: &Name) -> bool {
+        let used = self.names.borrow().get(name).map(|known| known.used.replace(false));
+        if used == Some(false) {
+            self.forget_name(name);
+        }
+        used == Some(true)
+    }
+
+    /// A name moves here with its time of validity.
+    pub fn take_name(&self, name: &Name) -> Option<(Option<Rc<Node>>, Duration)> {
+        let known = self.names.borrow_mut().remove(name)?;
+        Some((known.child, known.expires))
+    }
+
+    /// NOTIFY_INVAL_ENTRY and NOTIFY_DELETE.
+    pub fn drop_name(&self, name: &Name, child: Option<u64>, expire_only: bool) -> Result<(), Errno> {
+        self.expire();
+        let known = self.names.borrow_mut().remove(name).ok_or(Errno::ENOENT)?;
+        if let Some(child) = child
+            && known.child.as_ref().is_none_or(|node| node.nodeid() != child)
+        {
+            self.names.borrow_mut().insert(name.clone(), known);
+            return Err(Errno::ENOENT);
+        }
+        if let Some(node) = &known.child {
+            node.expire();
+        }
+        if expire_only {
+            self.names.borrow_mut().insert(
+                name.clone(),
+                KnownName {
+                    expires: Duration::ZERO,
+                    ..known
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// NOTIFY_PRUNE: these nodes are not worth keeping.
+    pub fn prune(&self, nodes: &[u64]) {
+        let unwanted = |known: &KnownName| known.child.as_ref().is_some_and(|node| nodes.contains(&node.nodeid()));
+        let pruned: Vec<_> = self.names.borrow_mut().extract_if(|_, known| unwanted(known)).collect();
+        drop(pruned);
+    }
+
+    /// The file with this name, from memory or by LOOKUP.
+    pub async fn child(&self, cx: Cx<'_>, name: &Name) -> Result<Rc<Node>, Errno> {
+        self.check()?;
+        check_name(name)?;
+        if let Some(known) = self.known_name(name) {
+            self.plus_useful.set(true);
+            return known.ok_or(Errno::ENOENT);
+        }
+        let alone = match self.fs.negotiated(InitFlags::PARALLEL_DIROPS) {
+            true => None,
+            false => Some(self.names_lock.lock().await),
+        };
+        if alone.is_some()
+            && let Some(known) = self.known_name(name)
+        {
+            return known.ok_or(Errno::ENOENT);
+        }
+        self.plus_useful.set(true);
+        let version = self.fs.attr_version();
+        match self
+            .fs
+            .connection
+            .by(cx.caller)
+            .lookup(self.nodeid(), name.as_bytes())
+            .await
+        {
+            Ok(Ok(entry)) => self.adopt_child(name, entry, version),
+            Ok(Err(negative)) => {
+                let expires = expiry(self.fs.now(), negative.entry_valid, negative.entry_valid_nsec);
+                self.remember(name, None, expires);
+                Err(Errno::ENOENT)
+            }
+            Err(errno) => {
+                self.forget_name(name);
+                Err(errno)
+            }
+        }
+    }
+
+    /// A reply has told who bears this name.
+    pub fn adopt_child(&self, name: &Name, entry: Entry, version: u64) -> Result<Rc<Node>, Errno> {
+        let expires = expiry(self.fs.now(), entry.out.entry_valid, entry.out.entry_valid_nsec);
+        let node = self.fs.adopt(entry, version)?;
+        if node.nodeid() == self.nodeid() {
+            return Err(Errno::ELOOP);
+        }
+        self.remember(name, Some(node.clone()), expires);
+        Ok(node)
+    }
+
+    // Content.
+
+    pub fn content(&self) -> Option<Rc<Content>> {
+        self.content.get().and_then(|content| content.borrow().clone())
+    }
+
+    /// The page cache, made now if there is none.
+    pub fn make_content(&self) -> Result<Rc<Content>, Errno> {
+        let slot = self.content.get_or_init(RefCell::default);
+        if let Some(content) = slot.borrow().as_ref() {
+            return Ok(content.clone());
+        }
+        let content = Rc::new(Content::new(self.known().size)?);
+        slot.replace(Some(content.clone()));
+        Ok(content)
+    }
+
+    pub fn drop_content_if_closed(&self) {
+        if self.opened.get() == 0
+            && let Some(slot) = self.content.get()
+        {
+            slot.replace(None);
+        }
+    }
+
+    /// Writes back what was written through shared mappings.
+    pub async fn write_back(&self) -> Result<(), Errno> {
+        match self.content() {
+            Some(content) => content.write_back(self).await,
+            None => Ok(()),
+        }
+    }
+
+    /// NOTIFY_INVAL_INODE
+    pub fn invalidated(&self, off: i64, len: i64) {
+        self.expire();
+        self.attr_version.set(self.fs.next_attr_version());
+        self.link.replace(None);
+        if let (Some(content), Ok(start)) = (self.content(), u64::try_from(off)) {
+            let end = if len <= 0 {
+                u64::MAX
+            } else {
+                start.saturating_add(len as u64)
+            };
+            content.invalidate(start..end);
+        }
+    }
+
+    /// NOTIFY_STORE
+    pub fn store(&self, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        let end = offset
+            .checked_add(data.len() as u64)
+            .filter(|&end| end <= i64::MAX as u64)
+            .ok_or(Errno::EINVAL)?;
+        let content = self.make_content()?;
+        if end > self.known().size {
+            let mut attr = self.known();
+            attr.size = end;
+            self.changed(attr, self.attr_expires.get());
+        }
+        content.put(offset, data, self.known().size)
+    }
+
+    /// NOTIFY_RETRIEVE: what is cached from there on without a gap.
+    pub fn retrieve(&self, offset: u64, size: u32) -> Bytes {
+        let most = size.min(self.fs.connection.max_write());
+        let end = offset.saturating_add(most.into()).min(self.known().size);
+        self.content()
+            .map_or(Bytes::new(), |content| content.cached(offset..end))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.fs.gone(self.lookup.nodeid());
+        debug_assert!(self.lookup.nodeid() >= ROOT_ID);
+    }
+}
+
+/// Names that are too long are refused without asking.
+pub fn check_name(name: &Name) -> Result<(), Errno> {
+    if name.as_bytes().len() > fuse_compat::wire::abi::MAX_NAME {
+        Err(Errno::ENAMETOOLONG)
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! SETATTR: chmod, chown, truncate, utimensat, and the clearing of set-id bits (`fs/fuse/dir.c`, `fuse_do_setattr`).
+
+use fuse_compat::kernel::expiry;
+use fuse_compat::wire::abi::{InitFlags, SetattrIn, SetattrValid};
+
+use super::file::FuseFile;
+use super::node::Node;
+use super::perm;
+use crate::api::{Access, Cx, Errno, FileKind, SetAttr, SetTime};
+
+/// The owner of locks, as a server sees it.
+pub fn lock_owner(files_id: u64) -> u64 {
+    // Any one-to-one mapping will do; addresses and counters are nobody's business.
+    files_id.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bd1_e995
+}
+
+impl Node {
+    /// `ATTR_SIZE` only; the caller holds the write lock.
+    pub async fn truncate(&self, cx: Cx<'_>, size: u64, fh: Option<u64>) -> Result<(), Errno> {
+        let mut set = SetattrIn {
+            size,
+            ..SetattrIn::default()
+        };
+        let mut valid = SetattrValid::SIZE | SetattrValid::LOCKOWNER;
+        set.lock_owner = lock_owner(cx.caller.files_id());
+        if let Some(fh) = fh {
+            valid |= SetattrValid::FH;
+            set.fh = fh;
+        }
+        valid |= self.kill_set_id(cx, &mut set, cx.caller.ids().fsuid != 0).await?;
+        self.send(cx, set, valid).await
+    }
+
+    /// What must be set besides, so that a change of data or owner clears set-id bits.
+    async fn kill_set_id(&self, cx: Cx<'_>, set: &mut SetattrIn, wanted: bool) -> Result<SetattrValid, Errno> {
+        if !wanted || self.kind != FileKind::Regular || self.fs.negotiated(InitFlags::HANDLE_KILLPRIV) {
+            return Ok(SetattrValid::empty());
+        }
+        if self.fs.negotiated(InitFlags::HANDLE_KILLPRIV_V2) {
+            return Ok(SetattrValid::KILL_SUIDGID);
+        }
+        if perm::without_set_id(self.known().mode) == self.known().mode {
+            return Ok(SetattrValid::empty());
+        }
+        let mode = self.refresh(cx.caller, None).await?.mode;
+        set.mode = perm::without_set_id(mode);
+        Ok(if set.mode == mode {
+            SetattrValid::empty()
+        } else {
+            SetattrValid::MODE
+        })
+    }
+
+    /// Before a write: clears set-id bits, where the server does not do it (`file_remove_privs`).
+    pub async fn before_write(&self, cx: Cx<'_>) -> Result<(), Errno> {
+        let by_server =
+            self.fs.negotiated(InitFlags::HANDLE_KILLPRIV) || self.fs.negotiated(InitFlags::HANDLE_KILLPRIV_V2);
+        if by_server || cx.caller.ids().fsuid == 0 || perm::without_set_id(self.known().mode) == self.known().mode {
+            return Ok(());
+        }
+        let mut set = SetattrIn::default();
+        let valid = self.kill_set_id(cx, &mut set, true).await?;
+        if valid.is_empty() {
+            Ok(())
+        } else {
+            self.send(cx, set, valid).await
+        }
+    }
+
+    async fn send(&self, cx: Cx<'_>, mut set: SetattrIn, valid: SetattrValid) -> Result<(), Errno> {
+        set.valid = valid.bits();
+        let out = self.calls(cx).setattr(self.nodeid(), set).await?;
+        if FileKind::from_mode(out.attr.mode) != Some(self.kind) {
+            self.turn_bad();
+            return Err(Errno::EIO);
+        }
+        self.changed(out.attr, expiry(self.fs.now(), out.attr_valid, out.attr_valid_nsec));
+        Ok(())
+    }
+
+    pub async fn change(&self, cx: Cx<'_>, change: SetAttr<'_>) -> Result<(), Errno> {
+        self.check()?;
+        if !self.fs.allows(cx) {
+            return Err(Errno::EACCES);
+        }
+        if change.size.is_some() && self.kind == FileKind::Directory {
+            return Err(Errno::EISDIR);
+        }
+        if self.fs.options.default_permissions {
+            self.check_change(cx, &change).await?;
+        }
+        let fh = change
+            .file
+            .and_then(|file| file.as_any().downcast_ref::<FuseFile>())
+            .map(FuseFile::fh);
+        if let Some(size) = change.size {
+            if size > cx.caller.file_size_limit() {
+                return Err(Errno::EFBIG);
+            }
+            let _alone = self.write_lock.lock().await;
+            return self.truncate(cx, size, fh).await;
+        }
+        let mut set = SetattrIn::default();
+        let mut valid = SetattrValid::empty();
+        if let Some(mode) = change.mode {
+            valid |= SetattrValid::MODE;
+            set.mode = mode & 0o7777 | self.kind.mode();
+        }
+        if let Some(uid) = change.uid {
+            valid |= SetattrValid::UID;
+            set.uid = uid;
+        }
+        if let Some(gid) = change.gid {
+            valid |= SetattrValid::GID;
+            set.gid = gid;
+        }
+        if change.uid.is_some() || change.gid.is_some() {
+            valid |= self.kill_set_id(cx, &mut set, change.mode.is_none()).await?;
+        }
+        if let Some(time) = change.atime {
+            valid |= SetattrValid::ATIME;
+            match time {
+                SetTime::Now => valid |= SetattrValid::ATIME_NOW,
+                SetTime::At(at) => (set.atime, set.atimensec) = (at.sec as u64, at.nsec),
+            }
+        }
+        if let Some(time) = change.mtime {
+            valid |= SetattrValid::MTIME;
+            match time {
+                SetTime::Now => valid |= SetattrValid::MTIME_NOW,
+                SetTime::At(at) => (set.mtime, set.mtimensec) = (at.sec as u64, at.nsec),
+            }
+        }
+        if valid.is_empty() {
+            Ok(())
+        } else {
+            self.send(cx, set, valid).await
+        }
+    }
+
+    async fn check_change(&self, cx: Cx<'_>, change: &SetAttr<'_>) -> Result<(), Errno> {
+        let attr = self.valid(cx.caller, None).await?;
+        if !perm::may_change(cx.caller.ids(), &attr, change) {
+            return Err(Errno::EPERM);
+        }
+        let owner = cx.caller.ids().fsuid == attr.uid || cx.caller.ids().fsuid == 0;
+        let touches = change.atime.is_some() || change.mtime.is_some();
+        if change.size.is_some() && change.file.is_none() || touches && !owner {
+            self.may(cx, Access::WRITE).await?;
+        }
+        Ok(())
+    }
+}
