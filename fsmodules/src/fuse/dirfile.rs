@@ -19,6 +19,7 @@ pub struct DirFile {
 
 impl DirFile {
     pub fn new(node: Rc<Node>, handle: Handle) -> DirFile {
+        handle.keep(node.clone());
         DirFile {
             vnode: node.clone(),
             node,

@@ -50,6 +50,7 @@ impl FuseFile {
     /// A file as OPEN or CREATE has answered for it.
     pub fn new(node: Rc<Node>, handle: Handle, flags: OpenFlags) -> Result<Rc<FuseFile>, Errno> {
         let keep = handle.open_flags.contains(FopenFlags::KEEP_CACHE);
+        handle.keep(node.clone());
         let file = Rc::new_cyclic(|me| FuseFile {
             me: me.clone(),
             vnode: node.clone(),

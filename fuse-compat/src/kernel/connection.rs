@@ -1,5 +1,6 @@
 //! A connection (`struct fuse_conn`): between the calls of a mount and the devices that serve it.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::init::{self, Negotiated};
-use super::owned;
+use super::owned::{self, Lookup};
 use super::queue::{Call, Progress, Queue};
 use super::{Calls, Client};
 use crate::Errno;
@@ -183,10 +184,12 @@ impl Connection {
         .await
     }
 
-    /// Tells the server something whose reply interests nobody (RELEASE).
-    pub fn post(&self, nodeid: u64, request: Request) {
+    /// Tells the server something whose reply interests nobody (RELEASE). `keeps` lives until it has come.
+    pub(super) fn post(&self, nodeid: u64, request: Request, keeps: Option<Rc<dyn Any>>) {
         if self.state.get() == State::Live {
-            self.enqueue(None, nodeid, request).abandoned.set(true);
+            let call = self.enqueue(None, nodeid, request);
+            call.abandoned.set(true);
+            call.keeps.replace(keeps);
         }
     }
 
@@ -260,7 +263,7 @@ impl Connection {
     }
 
     /// The caller of a request is gone.
-    fn abandon(&self, call: &Rc<Call>) {
+    fn abandon(self: &Rc<Self>, call: &Rc<Call>) {
         match call.progress.get() {
             Progress::Queued => self.queue.borrow_mut().withdraw(call),
             Progress::Sent => {
@@ -298,17 +301,13 @@ impl Connection {
     }
 
     /// Lookups and handles that an unwanted reply carries.
-    fn give_back(&self, call: &Call, payload: &[u8]) {
+    fn give_back(self: &Rc<Self>, call: &Call, payload: &[u8]) {
         let granted = owned::granted(call.request.opcode, payload);
-        for nodeid in granted.lookups {
-            self.forget(nodeid, 1);
-        }
+        let lookups: Vec<_> = granted.lookups.into_iter().map(|nodeid| Lookup::granted(self, nodeid)).collect();
         if let Some((nodeid, fh)) = granted.handle {
             let nodeid = nodeid.unwrap_or(call.header.nodeid);
-            self.post(
-                nodeid,
-                owned::release(call.request.opcode == Opcode::OPENDIR, fh, 0, None),
-            );
+            let request = owned::release(call.request.opcode == Opcode::OPENDIR, fh, 0, None);
+            self.post(nodeid, request, Some(Rc::new(lookups)));
         }
     }
 

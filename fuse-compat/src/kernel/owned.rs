@@ -1,6 +1,7 @@
 //! What a server grants: lookups and handles. Each is given back when its owner is dropped.
 
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::Connection;
@@ -66,6 +67,8 @@ pub struct Handle {
     pub flags: Cell<u32>,
     /// The owner of flock(2) locks that the server may hold for it.
     pub flock_owner: Cell<Option<u64>>,
+    /// What must outlive RELEASE: the file, lest FORGET overtakes it.
+    keeps: RefCell<Option<Rc<dyn Any>>>,
     directory: bool,
     /// `false`: the server keeps no state for open files (ENOSYS).
     stateful: bool,
@@ -89,6 +92,7 @@ impl Handle {
             },
             flags: Cell::new(flags),
             flock_owner: Cell::new(None),
+            keeps: RefCell::default(),
             directory,
             stateful: out.is_some(),
         }
@@ -96,6 +100,11 @@ impl Handle {
 
     pub fn nodeid(&self) -> u64 {
         self.nodeid
+    }
+
+    /// Keeps the file alive until the server has answered RELEASE.
+    pub fn keep(&self, file: Rc<dyn Any>) {
+        self.keeps.replace(Some(file));
     }
 
     pub fn is_directory(&self) -> bool {
@@ -107,7 +116,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if self.stateful {
             let request = release(self.directory, self.fh, self.flags.get(), self.flock_owner.get());
-            self.connection.post(self.nodeid, request);
+            self.connection.post(self.nodeid, request, self.keeps.take());
         }
     }
 }

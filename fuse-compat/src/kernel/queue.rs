@@ -1,5 +1,6 @@
 //! What waits to be read by the server, in the order in which Linux serves it.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -28,6 +29,8 @@ pub struct Call {
     pub interrupted: Cell<bool>,
     /// Nobody waits for the reply.
     pub abandoned: Cell<bool>,
+    /// What must live until the reply: the file whose handle is released.
+    pub keeps: RefCell<Option<Rc<dyn Any>>>,
     result: RefCell<Option<Result<Bytes, Errno>>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -40,6 +43,7 @@ impl Call {
             progress: Cell::new(Progress::Queued),
             interrupted: Cell::new(false),
             abandoned: Cell::new(false),
+            keeps: RefCell::default(),
             result: RefCell::default(),
             waker: RefCell::default(),
         })
