@@ -116,6 +116,7 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_execve => exec::execve(cx).await,
         libc::SYS_execveat => exec::execveat(cx).await,
 
+        libc::SYS_prctl => process::prctl(cx).await,
         libc::SYS_umask => process::umask(cx).await,
         libc::SYS_setuid
         | libc::SYS_setgid

@@ -18,3 +18,17 @@ pub async fn set_ids(cx: &Ctx) -> Result<Reply, Errno> {
     cx.task.forget_ids();
     reply
 }
+
+/// A process that forbids tracing (`PR_SET_DUMPABLE`, as sftp-server and ssh-agent do) would lock us out of its memory:
+/// the kernel lets an unprivileged tracer read it only as long as it is dumpable. It is told what it expects.
+pub async fn prctl(cx: &Ctx) -> Result<Reply, Errno> {
+    let mm = cx.task.mm();
+    match (cx.int(0) as i32, cx.int(1)) {
+        (libc::PR_SET_DUMPABLE, value @ (0 | 1)) => {
+            mm.dumpable.set(value == 1);
+            Ok(Reply::Return(0))
+        }
+        (libc::PR_GET_DUMPABLE, _) => Ok(Reply::Return(mm.dumpable.get().into())),
+        _ => Ok(Reply::Passthrough),
+    }
+}

@@ -177,7 +177,7 @@ pub static TABLE: &[Entry] = &[
     row(154, "modify_ldt", &[], Treat::Pass(PROCESS)),
     row(155, "pivot_root", &[Path, Path], Treat::Serve(Always)),
     row(156, "_sysctl", &[], Treat::Refuse(Errno::ENOSYS, "removed from the kernel or never there")),
-    row(157, "prctl", &[], Treat::Pass(PROCESS)),
+    row(157, "prctl", &[Int, Int], Treat::Serve(Always)),
     row(158, "arch_prctl", &[], Treat::Pass(PROCESS)),
     row(159, "adjtimex", &[], Treat::Pass(TIME)),
     row(160, "setrlimit", &[], Treat::Pass(PROCESS)),

@@ -1,6 +1,6 @@
 //! Address spaces: scratch memory in the guest, and what is mapped from virtual files.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::OpenFile;
@@ -17,6 +17,8 @@ pub struct Mm {
     free: RefCell<Vec<u64>>,
     /// Files with a shared writable mapping here; they stay open as long as it may exist.
     pub mapped: RefCell<Vec<Rc<OpenFile>>>,
+    /// What `PR_SET_DUMPABLE` has set.
+    pub dumpable: Cell<bool>,
 }
 
 impl Mm {
@@ -24,6 +26,7 @@ impl Mm {
         Rc::new(Mm {
             free: RefCell::new(Vec::new()),
             mapped: RefCell::new(Vec::new()),
+            dumpable: Cell::new(true),
         })
     }
 
@@ -34,6 +37,7 @@ impl Mm {
         Rc::new(Mm {
             free: RefCell::new(self.free.borrow().clone()),
             mapped: RefCell::new(mapped),
+            dumpable: Cell::new(self.dumpable.get()),
         })
     }
 

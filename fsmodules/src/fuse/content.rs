@@ -134,8 +134,12 @@ impl Content {
     /// What is cached there may be wrong.
     pub fn invalidate(&self, range: Range<u64>) {
         self.spoil_loads(range.clone());
-        let range = range.start / PAGE * PAGE..range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
-        self.valid.borrow_mut().remove(range);
+        let mut valid = self.valid.borrow_mut();
+        valid.remove(pages(range));
+        // What guests may have changed in memory is newer than anything that the server has.
+        if let Some(shared) = &*self.shared.borrow() {
+            shared.ranges.iter().for_each(|range| valid.insert(range));
+        }
     }
 
     /// The contiguous valid bytes at the start of a range.
@@ -366,6 +370,16 @@ impl Content {
             }
         }
         Ok(runs.into_iter().map(|(at, run)| (at, run.freeze())).collect())
+    }
+
+    /// The last shared mapping is gone, and what it changed is written.
+    pub fn unshare(&self) {
+        self.shared.replace(None);
+        self.mapped.set(false);
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.shared.borrow().is_some()
     }
 
     /// Sends what was changed through shared mappings.

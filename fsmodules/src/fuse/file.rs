@@ -583,13 +583,17 @@ impl Drop for FuseFile {
         if let Some(id) = self.description.get() {
             self.node.locks.release(LockOwner::Description(id));
         }
-        let left = self.node.opened.get().saturating_sub(1);
-        self.node.opened.set(left);
-        if left == 0 && self.content.get().is_some() {
-            match self.has(FopenFlags::KEEP_CACHE) {
-                true => self.node.fs.keep_closed(self.node.clone()),
-                false => self.node.drop_content_if_closed(),
-            }
+        let (node, handle) = (self.node.clone(), self.handle.clone());
+        let keep = self.has(FopenFlags::KEEP_CACHE);
+        match self.content.get() {
+            // Until its mapped changes are written, the file counts as open.
+            Some(content) if content.is_shared() => self.node.fs.host.spawn(Box::pin(async move {
+                // Nobody is left who could be told.
+                let _ = node.write_back().await;
+                node.closed(keep);
+                drop(handle);
+            })),
+            _ => node.closed(keep),
         }
     }
 }

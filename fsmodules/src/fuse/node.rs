@@ -369,6 +369,19 @@ impl Node {
         }
     }
 
+    /// An open file is gone, with all its mappings. `keep`: the content may serve the next one.
+    pub fn closed(self: &Rc<Self>, keep: bool) {
+        self.opened.set(self.opened.get().saturating_sub(1));
+        let Some(content) = self.content().filter(|_| self.opened.get() == 0) else {
+            return;
+        };
+        content.unshare();
+        match keep {
+            true => self.fs.keep_closed(self.clone()),
+            false => self.drop_content_if_closed(),
+        }
+    }
+
     /// Writes back what was written through shared mappings.
     pub async fn write_back(&self) -> Result<(), Errno> {
         match self.content() {

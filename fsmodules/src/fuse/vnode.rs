@@ -186,9 +186,10 @@ impl Node {
                 }
             }
         }
-        let node = match self.make_node(cx, name, new.mode, 0).await {
-            Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => self.child(cx, name).await?,
-            made => made?,
+        let (node, flags) = match self.make_node(cx, name, new.mode, 0).await {
+            Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => (self.child(cx, name).await?, flags),
+            // What is new needs no truncation.
+            made => (made?, flags - OpenFlags::TRUNC),
         };
         let file = Rc::clone(&node).open_file(cx, flags, false).await?;
         Ok(Created { node, file })
@@ -212,6 +213,8 @@ impl Node {
         };
         let kill = truncate && cx.caller.ids().fsuid != 0;
         let handle = self.calls(cx).open(self.nodeid(), flags.bits(), kill).await?;
+        // A cache that is dropped now must not hold changes.
+        self.write_back().await?;
         if truncate && atomic {
             let mut attr = self.known();
             attr.size = 0;

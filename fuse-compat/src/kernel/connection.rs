@@ -303,7 +303,11 @@ impl Connection {
     /// Lookups and handles that an unwanted reply carries.
     fn give_back(self: &Rc<Self>, call: &Call, payload: &[u8]) {
         let granted = owned::granted(call.request.opcode, payload);
-        let lookups: Vec<_> = granted.lookups.into_iter().map(|nodeid| Lookup::granted(self, nodeid)).collect();
+        let lookups: Vec<_> = granted
+            .lookups
+            .into_iter()
+            .map(|nodeid| Lookup::granted(self, nodeid))
+            .collect();
         if let Some((nodeid, fh)) = granted.handle {
             let nodeid = nodeid.unwrap_or(call.header.nodeid);
             let request = owned::release(call.request.opcode == Opcode::OPENDIR, fh, 0, None);
