@@ -1,6 +1,6 @@
 //! `umvu CMD`: a new view, from its first program to its end.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -147,7 +147,7 @@ fn fit_out(mounts: &Mounts, modules: &[Rc<dyn Module>]) {
     let Ok(own) = own_path() else { return };
     for name in APPLETS.iter().chain(&["fusermount"]) {
         let path = Path::new("/usr/bin").join(name);
-        if !path.exists() && look_up(name.as_ref()).is_err() {
+        if !path.exists() && search_path(name.as_ref()).is_err() {
             mounts.fit_command(&path, &own);
         }
     }
@@ -157,19 +157,24 @@ fn own_path() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(|e| Failure::new(format!("cannot find umvu's own program: {}", io_text(&e))))
 }
 
-/// Finds a command as execvp(3) does, with the shell's exit statuses.
-fn look_up(command: &std::ffi::OsStr) -> Result<PathBuf, Failure> {
+/// Finds a command as execvp(3) does, or one of umvu's own, with the shell's exit statuses.
+fn look_up(command: &OsStr) -> Result<PathBuf, Failure> {
     let shown = command.to_string_lossy();
     if command.as_bytes().contains(&b'/') {
         return Ok(command.into());
     }
-    if command.is_empty() {
-        return Err(Failure::with(127, "cannot run ``: no such command"));
-    }
+    search_path(command).or_else(|found| match found {
+        _ if APPLETS.iter().any(|name| *name == command) => own_path(),
+        Some(file) => Err(Failure::with(126, format!("cannot run {}: permission denied", file.display()))),
+        None => Err(Failure::with(127, format!("cannot run `{shown}`: no such command in PATH"))),
+    })
+}
+
+/// An executable file in one of `PATH`'s directories; the error is one that may not be executed, if there is any.
+fn search_path(command: &OsStr) -> Result<PathBuf, Option<PathBuf>> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let mut found = None;
-    for directory in std::env::split_paths(&path) {
-        let candidate = directory.join(command);
+    for candidate in std::env::split_paths(&path).map(|directory| directory.join(command)) {
         if candidate.is_file() {
             if rustix::fs::access(&candidate, rustix::fs::Access::EXEC_OK).is_ok() {
                 return Ok(candidate);
@@ -177,13 +182,7 @@ fn look_up(command: &std::ffi::OsStr) -> Result<PathBuf, Failure> {
             found = Some(candidate);
         }
     }
-    if APPLETS.iter().any(|name| *name == command) {
-        return own_path();
-    }
-    Err(match found {
-        Some(file) => Failure::with(126, format!("cannot run {}: permission denied", file.display())),
-        None => Failure::with(127, format!("cannot run {shown}: no such command in PATH")),
-    })
+    Err(found)
 }
 
 fn exit_status(status: WaitStatus) -> u8 {
