@@ -15,7 +15,7 @@ use crate::dispatch::{self, Ctx};
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
 use crate::task::{Fs, Task};
-use crate::trap::{Event, Reply, Tid, WaitStatus};
+use crate::trap::{self, Event, Reply, Tid, WaitStatus};
 use crate::view::{HostPlace, Place};
 
 /// As long as this a waiting thread is left in its stop, where an answer costs least.
@@ -122,6 +122,18 @@ impl Session {
         let ready = self.hv.tracer.borrow_mut().wait(&fds, timeout);
         if ready.contains(&0) {
             self.answer_door();
+        }
+        if let Some(signal) = trap::asked_to_end() {
+            self.pass_on(signal);
+        }
+    }
+
+    /// Somebody wants umvu to end: so does the command, in its own way. Once it has, nobody is waited for.
+    fn pass_on(&mut self, signal: i32) {
+        match self.closing {
+            Closing::No => send(self.main, signal),
+            Closing::Grace(_) => self.closing = Closing::Grace(self.hv.now()),
+            Closing::Terminated(_) => self.closing = Closing::Terminated(self.hv.now()),
         }
     }
 
@@ -286,7 +298,7 @@ impl Session {
             Closing::No => false,
             Closing::Grace(until) if self.hv.now() >= until => {
                 for task in self.hv.tasks.borrow().values() {
-                    terminate(task.tgid());
+                    send(task.tgid(), libc::SIGTERM);
                 }
                 self.closing = Closing::Terminated(self.hv.now() + LAST_WORDS);
                 false
@@ -325,9 +337,11 @@ async fn sweep(hv: Rc<Hypervisor>, task: Rc<Task>) {
     }
 }
 
-fn terminate(pid: Tid) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid.as_raw()) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+fn send(pid: Tid, signal: i32) {
+    let pid = rustix::process::Pid::from_raw(pid.as_raw());
+    if let (Some(pid), Some(signal)) = (pid, rustix::process::Signal::from_named_raw(signal)) {
+        // It may be gone by now.
+        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Run {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     grace: u64,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -165,8 +165,14 @@ fn look_up(command: &OsStr) -> Result<PathBuf, Failure> {
     }
     search_path(command).or_else(|found| match found {
         _ if APPLETS.iter().any(|name| *name == command) => own_path(),
-        Some(file) => Err(Failure::with(126, format!("cannot run {}: permission denied", file.display()))),
-        None => Err(Failure::with(127, format!("cannot run `{shown}`: no such command in PATH"))),
+        Some(file) => Err(Failure::with(
+            126,
+            format!("cannot run {}: permission denied", file.display()),
+        )),
+        None => Err(Failure::with(
+            127,
+            format!("cannot run `{shown}`: no such command in PATH"),
+        )),
     })
 }
 

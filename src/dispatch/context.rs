@@ -386,11 +386,6 @@ pub fn check_writable(place: &VirtualPlace) -> Result<(), Errno> {
     }
 }
 
-/// Keeps a mount busy for as long as a handler works on it.
-pub fn hold(place: &Place) -> MountUse {
-    place.mount().use_it()
-}
-
 impl Client for Ctx {
     fn uid(&self) -> u32 {
         self.ids().fsuid

@@ -12,6 +12,7 @@ mod tracer;
 pub use filter::added_filter;
 pub use memory::{GuestMemory, Memory};
 pub use spawn::{SpawnError, SpawnSpec, be_traced, control_call, exec_path, probe};
+pub use sys::asked_to_end;
 pub use tracer::Tracer;
 
 use std::fmt;

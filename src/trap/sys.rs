@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use fsmodules::api::Errno;
@@ -111,52 +112,82 @@ pub fn wait_for(tid: Tid) -> Result<i32> {
     }
 }
 
-pub fn kill_thread(tgid: Tid, tid: Tid, signal: i32) -> Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::syscall(libc::SYS_tgkill, tgid.as_raw(), tid.as_raw(), signal) }).map(drop)
-}
-
 /// Closes a descriptor of a child, whose owner is in the parent.
 pub fn close(fd: RawFd) {
     // SAFETY: used between fork and exec only, on descriptors that nobody uses there any more.
     unsafe { libc::close(fd) };
 }
 
+/// A signal by which somebody asks umvu to end.
+static ASKED: AtomicI32 = AtomicI32::new(0);
+
 extern "C" fn nothing(_: libc::c_int) {}
 
-/// Makes a child's change interrupt [`poll`] and nothing else. Ctrl-C and Ctrl-\ are for the guests.
+/// Ctrl-C and Ctrl-\ at the terminal reach the guests by themselves; what kill(2) sends is for the command.
+extern "C" fn ask(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid structure.
+    let from_terminal = unsafe { (*info).si_code } == libc::SI_KERNEL;
+    if !(from_terminal && matches!(signal, libc::SIGINT | libc::SIGQUIT)) {
+        ASKED.store(signal, Ordering::Relaxed);
+    }
+}
+
+/// The signal with which umvu was asked to end, if that has happened since the last time.
+pub fn asked_to_end() -> Option<i32> {
+    Some(ASKED.swap(0, Ordering::Relaxed)).filter(|&signal| signal != 0)
+}
+
+const ENDING: [libc::c_int; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP];
+
+/// The signals that interrupt [`poll`] and nothing else.
+fn awaited() -> libc::sigset_t {
+    // SAFETY: the set is initialised before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        ENDING
+            .iter()
+            .for_each(|&signal| drop(libc::sigaddset(&raw mut set, signal)));
+        set
+    }
+}
+
+/// A child's change, or a request to end, interrupts [`poll`] and nothing else. What umvu was told to ignore (nohup)
+/// stays ignored.
 pub fn prepare_signals() {
-    // SAFETY: the structures are fully initialised, and the handler does nothing.
+    // SAFETY: the structures are fully initialised, and the handlers touch nothing but an atomic.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
         libc::sigaction(libc::SIGCHLD, &raw const action, null_mut());
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        for signal in ENDING {
+            let mut former: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut former);
+            if former.sa_sigaction != libc::SIG_IGN {
+                action.sa_sigaction =
+                    ask as extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) as usize;
+                action.sa_flags = libc::SA_SIGINFO;
+                libc::sigaction(signal, &raw const action, null_mut());
+            }
+        }
+        let set = awaited();
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, null_mut());
-        libc::signal(libc::SIGINT, libc::SIG_IGN);
-        libc::signal(libc::SIGQUIT, libc::SIG_IGN);
     }
 }
 
-/// In a new child: signals as the command is to find them.
+/// In a new child: signals as the command is to find them. exec(2) resets the handlers.
 fn restore_signals() {
     // SAFETY: the set is fully initialised.
     unsafe {
-        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-        libc::signal(libc::SIGINT, libc::SIG_DFL);
-        libc::signal(libc::SIGQUIT, libc::SIG_DFL);
         // Rust's runtime ignores it.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        let set = awaited();
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, null_mut());
     }
 }
 
-/// Blocks until a descriptor is readable, a child changes or the time is over. The indices of readable ones.
+/// Blocks until a descriptor is readable, a child changes, umvu is asked to end or the time is over. The indices of readable ones.
 pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<usize> {
     use std::os::fd::AsRawFd;
     let mut polled: Vec<libc::pollfd> = fds
@@ -177,6 +208,9 @@ pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<usize> {
         let mut mask: libc::sigset_t = std::mem::zeroed();
         libc::sigprocmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut mask);
         libc::sigdelset(&raw mut mask, libc::SIGCHLD);
+        ENDING
+            .iter()
+            .for_each(|&signal| drop(libc::sigdelset(&raw mut mask, signal)));
         libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, time, &raw const mask)
     };
     if count <= 0 {
