@@ -1,0 +1,103 @@
+//! What all tests of the whole program need: umvu and the bundled file systems, run as an ordinary user.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// `nobody`, as whom everything runs if the tests are run by root.
+const NOBODY: u32 = 65534;
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A directory with copies of the programs, which every user can reach.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<TempDir> = OnceLock::new();
+    PROGRAMS
+        .get_or_init(|| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            let built = Path::new(env!("CARGO_BIN_EXE_umvu")).parent().unwrap();
+            for name in ["umvu", "umvu-memfs", "umvu-archivefs"] {
+                fs::copy(built.join(name), dir.path().join(name))
+                    .unwrap_or_else(|e| panic!("{name} is missing ({e}): run `cargo build --workspace` first"));
+            }
+            dir
+        })
+        .path()
+}
+
+/// A working directory of the ordinary user, removed at the end.
+pub struct Work(TempDir);
+
+impl Work {
+    pub fn new() -> Work {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("mnt")).unwrap();
+        if is_root() {
+            for path in [dir.path(), &dir.path().join("mnt")] {
+                std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        Work(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn mountpoint(&self) -> PathBuf {
+        self.path().join("mnt")
+    }
+
+    /// A command of the ordinary user in this directory.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(self.path())
+            .env_clear()
+            .env("HOME", self.path())
+            .env("LC_ALL", "C")
+            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", programs().display()))
+            .stdin(Stdio::null());
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    }
+
+    /// As [`Work::command`], by the user who runs the tests.
+    pub fn privileged(&self, program: &str) -> Command {
+        let mut command = Command::new(programs().join(program));
+        command.current_dir(self.path());
+        command
+    }
+
+    /// `umvu ARGS`, at most a minute long.
+    pub fn umvu(&self, args: &[&str]) -> Output {
+        let mut command = self.command("timeout");
+        command.args(["-k", "5", "60", "umvu"]).args(args).output().unwrap()
+    }
+
+    /// `umvu sh -c SCRIPT`
+    pub fn sh(&self, script: &str) -> Output {
+        self.umvu(&["sh", "-c", script])
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Standard output of a run that succeeded.
+#[track_caller]
+pub fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}

@@ -1,0 +1,86 @@
+//! The same scenario on a kernel FUSE mount and in a view must print the same.
+//!
+//! Scenarios are shell scripts that work in the mount they are given, and print what they see. The kernel's side needs
+//! root and /dev/fuse; elsewhere the scripts still run in a view, where they must succeed.
+
+mod common;
+
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use common::{Work, is_root, stdout, text};
+
+fn script(name: &str) -> String {
+    format!("{}/tests/scenarios/{name}.sh", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The script's text, since an ordinary user may not be able to read the source tree.
+fn source(name: &str) -> String {
+    std::fs::read_to_string(script(name)).unwrap()
+}
+
+fn in_view(name: &str) -> Output {
+    let work = Work::new();
+    let run = format!("vumount -t fuse umvu-memfs memory mnt && cd mnt && exec sh -c '{}'", source(name).replace('\'', "'\\''"));
+    work.sh(&run)
+}
+
+/// `None` where the kernel's FUSE cannot be used.
+fn on_kernel(name: &str) -> Option<Output> {
+    let usable = is_root() && std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    if !usable {
+        eprintln!("{name}: not compared, as kernel FUSE needs root and /dev/fuse");
+        return None;
+    }
+    let work = Work::new();
+    let mut server =
+        work.privileged("umvu-memfs").args(["-o", "allow_other", "memory", "mnt"]).spawn().expect("umvu-memfs starts");
+    wait_until(|| is_mountpoint(&work.mountpoint()));
+    std::os::unix::fs::chown(work.mountpoint(), Some(65534), Some(65534)).unwrap();
+    let output = work.command("sh").args(["-c", &format!("cd mnt && exec sh -c '{}'", source(name).replace('\'', "'\\''"))]).output().unwrap();
+    rustix::mount::unmount(work.mountpoint(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    server.wait().unwrap();
+    Some(output)
+}
+
+fn is_mountpoint(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.dev());
+    device(path) != device(path.parent().unwrap())
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "this does not happen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn compare(name: &str) {
+    let view = in_view(name);
+    let seen = stdout(&view);
+    assert!(!seen.is_empty(), "{name} prints nothing");
+    if let Some(kernel) = on_kernel(name) {
+        assert_eq!(seen, stdout(&kernel), "left: in the view; right: the kernel");
+        assert_eq!(text(&view.stderr), text(&kernel.stderr), "left: in the view; right: the kernel");
+    }
+}
+
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        $(#[test] fn $name() { compare(stringify!($name)); })*
+
+        #[test]
+        fn every_script_is_run() {
+            let listed = [$(stringify!($name)),*];
+            for entry in std::fs::read_dir(Path::new(&script("x")).parent().unwrap()).unwrap() {
+                let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+                assert!(listed.contains(&name.as_str()), "{name}.sh is not listed");
+            }
+        }
+    };
+}
+
+scenarios![append, exec, links, listing, locks, mapped, modes, names, rename, seek, times, unlinked, xattr];
