@@ -139,10 +139,10 @@ impl Session {
 
     fn answer_door(&mut self) {
         let Some(door) = &self.door else { return };
-        if let Some(visitor) = door.accept() {
-            if let Some(tid) = visitor.serve(&self.hv) {
-                self.enter(tid);
-            }
+        if let Some(visitor) = door.accept()
+            && let Some(tid) = visitor.serve(&self.hv)
+        {
+            self.enter(tid);
         }
         if let Some(name) = self.hv.rename.take() {
             self.rename(name);

@@ -22,23 +22,41 @@ fn source(name: &str) -> String {
 
 fn in_view(name: &str) -> Output {
     let work = Work::new();
-    let run = format!("vumount -t fuse umvu-memfs memory mnt && cd mnt && exec sh -c '{}'", source(name).replace('\'', "'\\''"));
+    let run = format!(
+        "vumount -t fuse umvu-memfs memory mnt && cd mnt && exec sh -c '{}'",
+        source(name).replace('\'', "'\\''")
+    );
     work.sh(&run)
 }
 
 /// `None` where the kernel's FUSE cannot be used.
 fn on_kernel(name: &str) -> Option<Output> {
-    let usable = is_root() && std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    let usable = is_root()
+        && std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .is_ok();
     if !usable {
         eprintln!("{name}: not compared, as kernel FUSE needs root and /dev/fuse");
         return None;
     }
     let work = Work::new();
-    let mut server =
-        work.privileged("umvu-memfs").args(["-o", "allow_other", "memory", "mnt"]).spawn().expect("umvu-memfs starts");
+    let mut server = work
+        .privileged("umvu-memfs")
+        .args(["-o", "allow_other", "memory", "mnt"])
+        .spawn()
+        .expect("umvu-memfs starts");
     wait_until(|| is_mountpoint(&work.mountpoint()));
     std::os::unix::fs::chown(work.mountpoint(), Some(65534), Some(65534)).unwrap();
-    let output = work.command("sh").args(["-c", &format!("cd mnt && exec sh -c '{}'", source(name).replace('\'', "'\\''"))]).output().unwrap();
+    let output = work
+        .command("sh")
+        .args([
+            "-c",
+            &format!("cd mnt && exec sh -c '{}'", source(name).replace('\'', "'\\''")),
+        ])
+        .output()
+        .unwrap();
     rustix::mount::unmount(work.mountpoint(), rustix::mount::UnmountFlags::DETACH).unwrap();
     server.wait().unwrap();
     Some(output)
@@ -64,7 +82,11 @@ fn compare(name: &str) {
     assert!(!seen.is_empty(), "{name} prints nothing");
     if let Some(kernel) = on_kernel(name) {
         assert_eq!(seen, stdout(&kernel), "left: in the view; right: the kernel");
-        assert_eq!(text(&view.stderr), text(&kernel.stderr), "left: in the view; right: the kernel");
+        assert_eq!(
+            text(&view.stderr),
+            text(&kernel.stderr),
+            "left: in the view; right: the kernel"
+        );
     }
 }
 
@@ -83,4 +105,6 @@ macro_rules! scenarios {
     };
 }
 
-scenarios![append, exec, links, listing, locks, mapped, modes, names, rename, seek, times, unlinked, xattr];
+scenarios![
+    append, exec, links, listing, locks, mapped, modes, names, rename, seek, times, unlinked, xattr
+];

@@ -136,7 +136,7 @@ fn cannot_run(command: &str, error: &trap::SpawnError) -> Failure {
 
 /// The modules of a view.
 fn modules() -> Vec<Rc<dyn Module>> {
-    vec![Rc::new(fsmodules::fuse::FuseModule::default())]
+    vec![Rc::new(fsmodules::fuse::FuseModule)]
 }
 
 /// What every view has besides the host's files: the modules' devices and umvu's own commands.

@@ -13,7 +13,7 @@ use crate::hypervisor::Hypervisor;
 use crate::table;
 use crate::task::{OpenFile, ScratchSlot, Task};
 use crate::trap::{GuestMemory, Memory, Reply};
-use crate::view::{Found, HostPlace, Last, MountUse, Place, VirtualPlace, WalkFlags, Walker};
+use crate::view::{Found, HostPlace, Last, Place, VirtualPlace, WalkFlags, Walker};
 
 use super::procfs::Links;
 

@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(line("#!\n"), Some(Err(Errno::ENOEXEC)));
         assert_eq!(line("\x7fELF"), None);
         assert_eq!(
-            line(&format!("#!/{}", "x".repeat(400)[..HEADER - 3].to_string())),
+            line(&format!("#!/{}", &"x".repeat(400)[..HEADER - 3])),
             Some(Err(Errno::ENOEXEC))
         );
     }

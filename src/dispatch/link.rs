@@ -124,7 +124,7 @@ async fn remove(cx: &Ctx, dirfd: i32, arg: usize, directory: bool) -> Result<Rep
     slot.check_writable()?;
     let child = child(&slot)?;
     let is_directory = child.node().kind() == FileKind::Directory;
-    if directory && !is_directory || !directory && slot.slash && !is_directory {
+    if (directory || slot.slash) && !is_directory {
         return Err(Errno::ENOTDIR);
     }
     if !directory && is_directory {

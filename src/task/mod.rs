@@ -52,8 +52,7 @@ impl Fs {
     }
 
     fn copy(&self) -> Rc<Fs> {
-        let copy = Fs::new(self.cwd.borrow().clone(), self.root.borrow().clone(), self.umask.get());
-        copy
+        Fs::new(self.cwd.borrow().clone(), self.root.borrow().clone(), self.umask.get())
     }
 }
 
@@ -198,7 +197,7 @@ impl Task {
     pub fn begin_call(&self, call: RawCall) -> u64 {
         self.signal.lower();
         self.call.set(call);
-        self.serial.set(self.serial.get() + 1 | 1);
+        self.serial.set((self.serial.get() + 1) | 1);
         self.serial.get()
     }
 
@@ -208,7 +207,7 @@ impl Task {
     }
 
     pub fn end_call(&self) {
-        self.serial.set(self.serial.get() + 1 & !1);
+        self.serial.set((self.serial.get() + 1) & !1);
     }
 
     /// The call that is being served, by name.

@@ -146,9 +146,9 @@ fn awaited() -> libc::sigset_t {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        ENDING
-            .iter()
-            .for_each(|&signal| drop(libc::sigaddset(&raw mut set, signal)));
+        for signal in ENDING {
+            libc::sigaddset(&raw mut set, signal);
+        }
         set
     }
 }
@@ -208,9 +208,9 @@ pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<usize> {
         let mut mask: libc::sigset_t = std::mem::zeroed();
         libc::sigprocmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut mask);
         libc::sigdelset(&raw mut mask, libc::SIGCHLD);
-        ENDING
-            .iter()
-            .for_each(|&signal| drop(libc::sigdelset(&raw mut mask, signal)));
+        for signal in ENDING {
+            libc::sigdelset(&raw mut mask, signal);
+        }
         libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, time, &raw const mask)
     };
     if count <= 0 {

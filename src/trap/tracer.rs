@@ -402,18 +402,18 @@ impl Tracer {
     /// A signal is about to be delivered.
     fn signalled(&mut self, tid: Tid, signal: i32) {
         match self.threads.remove(&tid) {
-            Some(State::Parked(frame)) if disturbs(tid, signal) => {
+            Some(State::Parked(frame)) if is_handled(tid, signal) => {
                 self.threads.insert(tid, State::Held { frame, signal });
                 self.ready.push_back(Event::Signal { tid });
             }
             Some(State::Leaving {
                 frame,
                 next: Next::Reply(reply),
-            }) if disturbs(tid, signal) => {
+            }) if is_handled(tid, signal) => {
                 let state = reply_interrupted(tid, frame, reply, signal);
                 self.threads.insert(tid, state);
             }
-            Some(State::Leaving { mut frame, next }) if disturbs(tid, signal) => {
+            Some(State::Leaving { mut frame, next }) if is_handled(tid, signal) => {
                 frame.signal = signal;
                 let state = rewind(tid, frame, next);
                 self.threads.insert(tid, state);
@@ -554,28 +554,13 @@ fn clone_flags(parent: Tid, call: RawCall) -> u64 {
     }
 }
 
-/// Does this signal end a wait? Not if it is ignored or merely stops or continues the process (proc(5), signal(7)).
-fn disturbs(tid: Tid, signal: i32) -> bool {
+/// Does a handler wait for this signal (proc(5))? Only then must the waiting call end first. A signal without one kills,
+/// stops or does nothing, and the kernel may do so at once.
+fn is_handled(tid: Tid, signal: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
-    let has = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        let mask = line
-            .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-            .unwrap_or(0);
-        mask & 1 << (signal - 1) != 0
-    };
-    if has("SigCgt:") {
-        return true;
-    }
-    let harmless = [
-        libc::SIGCHLD,
-        libc::SIGURG,
-        libc::SIGWINCH,
-        libc::SIGCONT,
-        libc::SIGSTOP,
-        libc::SIGTSTP,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-    ];
-    !has("SigIgn:") && !harmless.contains(&signal)
+    let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = line
+        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .unwrap_or(0);
+    mask & 1 << (signal - 1) != 0
 }

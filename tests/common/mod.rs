@@ -1,4 +1,5 @@
 //! What all tests of the whole program need: umvu and the bundled file systems, run as an ordinary user.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -64,7 +65,10 @@ impl Work {
             .env_clear()
             .env("HOME", self.path())
             .env("LC_ALL", "C")
-            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", programs().display()))
+            .env(
+                "PATH",
+                format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", programs().display()),
+            )
             .stdin(Stdio::null());
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
@@ -98,6 +102,22 @@ pub fn text(bytes: &[u8]) -> String {
 /// Standard output of a run that succeeded.
 #[track_caller]
 pub fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}\n{}{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     text(&output.stdout)
+}
+
+/// A process that ends with the test, however that ends.
+pub struct Running(pub std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

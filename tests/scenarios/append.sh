@@ -2,7 +2,7 @@
 echo one > f; echo two >> f; cat f
 for i in 1 2 3 4; do (n=0; while [ $n -lt 50 ]; do echo "$i" >> many; n=$((n+1)); done) & done; wait
 wc -l < many; sort many | uniq -c | awk '{print $1, $2}'
-: > f; stat -c %s f
+true > f; stat -c %s f
 dd if=/dev/zero of=f bs=1000 count=3 oflag=append conv=notrunc 2>/dev/null; stat -c %s f
 truncate -s 5 many; cat many | wc -c; truncate -s 5000 many; tail -c 10 many | od -An -tx1
 python3 - <<'P'

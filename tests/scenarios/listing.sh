@@ -1,5 +1,5 @@
 # Directories with many entries, rewinding, seeking, removing while reading.
-mkdir d; i=0; while [ $i -lt 700 ]; do : > "d/a-rather-long-name-$i"; i=$((i+1)); done
+mkdir d; i=0; while [ $i -lt 700 ]; do true > "d/a-rather-long-name-$i"; i=$((i+1)); done
 ls d | wc -l; ls -a d | head -2; find d -type f | sort | sha256sum
 python3 - <<'P'
 import os
@@ -11,4 +11,4 @@ for e in os.scandir("d"):
     os.unlink("d/" + e.name); n += 1
 print(n, os.listdir("d"))
 P
-rmdir d; echo $?; rmdir d; echo $?; mkdir p; : > p/q; rmdir p; echo $?; mkdir t/; echo $?; ls
+rmdir d; echo $?; rmdir d; echo $?; mkdir p; true > p/q; rmdir p; echo $?; mkdir t/; echo $?; ls

@@ -1,5 +1,5 @@
 # rename(2) and renameat2(2).
-echo 1 > a; echo 2 > b; mv a c; ls; mv c b; cat b; mkdir d e; : > e/f; mv -T d e; mv -T e d; ls d
+echo 1 > a; echo 2 > b; mv a c; ls; mv c b; cat b; mkdir d e; true > e/f; mv -T d e; mv -T e d; ls d
 mv d b; echo $?; mv -T b d; echo $?; mv d d/x; echo $?; mv nothing z
 exec 3< b; mv b q; cat <&3; echo new > r; mv r q; cat q
 python3 - <<'P'

@@ -1,7 +1,7 @@
 # Files that are open after their last name is gone.
 echo data > f; exec 3<> f; rm f; cat <&3; echo more >&3; stat -L -c '%h %s' /proc/self/fd/3
 cat /proc/self/fd/3; readlink /proc/self/fd/3 | sed 's:.*/mnt::'
-mkdir d; cd d; rmdir ../d; ls; : > x; echo $?; cd ..
+mkdir d; cd d; rmdir ../d; ls; true > x; echo $?; cd ..
 python3 - <<'P'
 import os, tempfile, errno
 fd = os.open("t", os.O_RDWR | os.O_CREAT); os.unlink("t"); os.write(fd, b"abc")

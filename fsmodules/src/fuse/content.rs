@@ -117,7 +117,7 @@ impl Content {
         self.spoil_loads(edge..u64::MAX);
         if len < old {
             self.valid.borrow_mut().remove(pages(len..u64::MAX));
-        } else if old % PAGE != 0 {
+        } else if !old.is_multiple_of(PAGE) {
             // The rest of the last page was beyond the end; the memory file has zeros there, the server may not.
             self.valid.borrow_mut().remove(pages(old..old + 1));
         }
