@@ -151,6 +151,14 @@ impl Tracer {
                 }
             }
             State::Held { frame, signal } => reply_interrupted(tid, frame, reply, signal),
+            // On the way to its parking place: answered at the gate.
+            State::Rewinding {
+                frame,
+                next: Next::Park,
+            } => State::Rewinding {
+                frame,
+                next: Next::Reply(reply),
+            },
             other => other,
         };
         self.threads.insert(tid, next);
@@ -173,6 +181,13 @@ impl Tracer {
                 frame.signal = signal;
                 rewind(tid, frame, Next::Run(call))
             }
+            State::Rewinding {
+                frame,
+                next: Next::Park,
+            } => State::Rewinding {
+                frame,
+                next: Next::Run(call),
+            },
             other => other,
         };
         self.threads.insert(tid, next);
@@ -252,7 +267,8 @@ impl Tracer {
                 let state = match next {
                     Next::Run(call) => enter(tid, frame, call, false),
                     Next::Park => enter_parking(tid, frame),
-                    Next::Reply(_) => enter(tid, unblocked(tid, frame), original, true),
+                    Next::Reply(Reply::Passthrough) => enter(tid, unblocked(tid, frame), original, true),
+                    Next::Reply(reply) => reply_at_entry(tid, unblocked(tid, frame), reply),
                 };
                 self.threads.insert(tid, state);
             }
