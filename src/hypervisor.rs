@@ -13,6 +13,7 @@ use fsmodules::api::{Host, Module, Vnode};
 use fuse_compat::kernel::Clock;
 
 use crate::abi::RawCall;
+use crate::dispatch::Copies;
 use crate::dispatch::socket::Travelling;
 use crate::rt::Timers;
 use crate::task::Task;
@@ -38,6 +39,8 @@ pub struct Hypervisor {
     pub travelling: RefCell<Vec<Travelling>>,
     /// Sockets that were bound on virtual file systems.
     pub bound: RefCell<Vec<Bound>>,
+    /// Copies of programs whose interpreter is elsewhere in the view.
+    pub programs: RefCell<Copies>,
     /// An empty directory that has been removed: where the kernel believes a task with a virtual cwd to be.
     nowhere: OwnedFd,
     /// umvu's own process id, for paths to its descriptors.
@@ -82,6 +85,7 @@ impl Hypervisor {
             rename: RefCell::default(),
             travelling: RefCell::default(),
             bound: RefCell::default(),
+            programs: RefCell::default(),
             nowhere,
             pid: std::process::id(),
             clock,

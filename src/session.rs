@@ -16,7 +16,6 @@ use crate::door::Door;
 use crate::hypervisor::Hypervisor;
 use crate::task::{Fs, Task};
 use crate::trap::{self, Event, Reply, Tid, WaitStatus};
-use crate::view::{HostPlace, Place};
 
 /// As long as this a waiting thread is left in its stop, where an answer costs least.
 const PARK_AFTER: Duration = Duration::from_millis(1);
@@ -64,15 +63,9 @@ impl Session {
 
     /// A process that is not a child of another enters the view.
     fn enter(&mut self, tid: Tid) {
-        let base = self.hv.mounts.base();
         let cwd = std::fs::read_link(format!("/proc/{tid}/cwd")).unwrap_or_else(|_| "/".into());
-        let place = |path| {
-            Place::Host(HostPlace {
-                mount: base.clone(),
-                path,
-            })
-        };
-        let fs = Fs::new(place(cwd), place("/".into()), umask_of(tid));
+        let root = self.hv.mounts.root_place();
+        let fs = Fs::new(self.hv.mounts.host_place(&cwd, &root, None), root, umask_of(tid));
         self.hv.tasks.borrow_mut().insert(tid, Task::first(tid, fs));
     }
 

@@ -13,7 +13,7 @@ use crate::hypervisor::Hypervisor;
 use crate::table;
 use crate::task::{OpenFile, ScratchSlot, Task};
 use crate::trap::{GuestMemory, Memory, Reply};
-use crate::view::{Found, HostPlace, Last, Place, VirtualPlace, WalkFlags, Walker};
+use crate::view::{Found, HostPlace, Last, Mount, Place, VirtualPlace, WalkFlags, Walker};
 
 use super::procfs::Links;
 
@@ -24,17 +24,90 @@ pub const CWD: i32 = libc::AT_FDCWD;
 pub enum Target {
     /// Where the kernel finds it too: the call can pass as it is.
     Native,
-    /// On the host, at this path.
-    Host(Vec<u8>),
+    Host(HostFile),
     Virtual(VirtualPlace),
 }
 
 /// Where a name is to be made, removed or replaced.
 pub enum Slot {
     Native,
-    /// On the host, at this path.
-    Host(Vec<u8>),
+    Host(HostFile),
     Virtual(NameIn),
+}
+
+/// A file of the host or a name for one, reached through a mount of the view.
+pub struct HostFile {
+    /// Where the host has it; with a slash at the end if the caller's path had one.
+    pub path: Vec<u8>,
+    /// The mount of the directory that it is in.
+    pub mount: Rc<Mount>,
+    /// Something is mounted on it.
+    pub covered: bool,
+}
+
+impl std::ops::Deref for HostFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.path
+    }
+}
+
+impl HostFile {
+    fn at(place: HostPlace) -> HostFile {
+        HostFile {
+            path: place.bytes(),
+            mount: place.mount,
+            covered: false,
+        }
+    }
+
+    pub fn place(&self) -> HostPlace {
+        HostPlace {
+            mount: self.mount.clone(),
+            path: self.as_path().to_owned(),
+        }
+    }
+
+    fn named(dir: &HostPlace, name: &Name, slash: bool, covered: bool) -> HostFile {
+        let mut path = dir.join(name);
+        if slash {
+            path.push(b'/');
+        }
+        HostFile {
+            path,
+            mount: dir.mount.clone(),
+            covered,
+        }
+    }
+
+    pub fn as_path(&self) -> &std::path::Path {
+        use std::os::unix::ffi::OsStrExt;
+        std::path::Path::new(std::ffi::OsStr::from_bytes(&self.path))
+    }
+
+    /// `EROFS` if the mount is read-only.
+    pub fn check_writable(&self) -> Result<(), Errno> {
+        if self.mount.flags().contains(MountFlags::RDONLY) {
+            Err(Errno::EROFS)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// As [`HostFile::check_writable`], for a name that is to be made: one that exists is another error, the kernel's.
+    pub fn check_makeable(&self) -> Result<(), Errno> {
+        match std::fs::symlink_metadata(self.as_path()) {
+            Ok(_) => Ok(()),
+            Err(_) => self.check_writable(),
+        }
+    }
+
+    /// As [`HostFile::check_writable`], for a name that is to be removed.
+    pub fn check_removable(&self) -> Result<(), Errno> {
+        self.check_writable()?;
+        if self.covered { Err(Errno::EBUSY) } else { Ok(()) }
+    }
 }
 
 /// A name in a virtual directory.
@@ -149,19 +222,40 @@ impl Ctx {
         }
         let link = format!("/proc/{}/fd/{fd}", self.task.tid.get());
         let path = std::fs::read_link(link).map_err(|_| Errno::EBADF)?;
-        Ok(Place::Host(HostPlace {
-            mount: self.hv.mounts.base(),
-            path,
-        }))
+        let through = self.task.files.borrow().through(fd);
+        let root = self.task.fs.borrow().root.borrow().clone();
+        Ok(self.hv.mounts.host_place(&path, &root, through.as_ref()))
+    }
+
+    /// The host's file behind a descriptor, whether it has a name or not.
+    pub fn host_file_of(&self, fd: i32) -> Result<HostFile, Errno> {
+        use std::os::unix::fs::MetadataExt;
+        let link = format!("/proc/{}/fd/{fd}", self.task.tid.get());
+        let Place::Host(place) = self.place_of(fd)? else {
+            return Err(Errno::EBADF);
+        };
+        let id = |path: &std::path::Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        if id(&place.path).is_some() && id(&place.path) == id(link.as_ref()) {
+            return Ok(HostFile::at(place));
+        }
+        Ok(HostFile {
+            path: link.into_bytes(),
+            mount: place.mount,
+            covered: false,
+        })
+    }
+
+    /// Is the caller's root the kernel's?
+    pub fn sees_the_host(&self) -> bool {
+        self.task.fs.borrow().root.borrow().is_host_root()
     }
 
     // Paths.
 
     /// Resolves a path as far as `flags` say. The walk is quick where the view has nothing that could match.
     pub async fn walk(&self, dirfd: i32, path: &[u8], flags: WalkFlags) -> Result<Found, Errno> {
-        let absolute = path.first() == Some(&b'/');
         let root = self.task.fs.borrow().root.borrow().clone();
-        let start = if absolute { root.clone() } else { self.place_of(dirfd)? };
+        let start = self.start_of(dirfd, path)?;
         let links = Links {
             hv: &self.hv,
             task: &self.task,
@@ -177,19 +271,29 @@ impl Ctx {
 
     /// Does the path leave the view at once?
     pub fn is_quick(&self, dirfd: i32, path: &[u8]) -> bool {
-        let absolute = path.first() == Some(&b'/');
-        let fs = self.task.fs.borrow();
-        let start = if absolute {
-            fs.root.borrow().clone()
-        } else if dirfd == CWD {
-            fs.cwd.borrow().clone()
+        let root = self.task.fs.borrow().root.borrow().clone();
+        match self.start_of(dirfd, path) {
+            Ok(start) => self.hv.mounts.quick_native(&start, &root, path),
+            Err(_) => true,
+        }
+    }
+
+    /// Where the host has a file, for a caller whose paths the kernel would resolve otherwise.
+    fn quick_host(&self, dirfd: i32, path: &[u8]) -> Option<HostFile> {
+        let root = self.task.fs.borrow().root.borrow().clone();
+        if root.is_host_root() {
+            return None;
+        }
+        let start = self.start_of(dirfd, path).ok()?;
+        self.hv.mounts.quick_host(&start, &root, path).map(HostFile::at)
+    }
+
+    fn start_of(&self, dirfd: i32, path: &[u8]) -> Result<Place, Errno> {
+        if path.first() == Some(&b'/') {
+            Ok(self.task.fs.borrow().root.borrow().clone())
         } else {
-            match self.place_of(dirfd) {
-                Ok(place) => place,
-                Err(_) => return true,
-            }
-        };
-        self.hv.mounts.quick_native(&start, path)
+            self.place_of(dirfd)
+        }
     }
 
     /// The existing file at a path.
@@ -197,13 +301,16 @@ impl Ctx {
         if self.is_quick(dirfd, path) {
             return Ok(Target::Native);
         }
+        if let Some(file) = self.quick_host(dirfd, path) {
+            return Ok(Target::Host(file));
+        }
         let flags = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
         let found = self.walk(dirfd, path, flags).await?;
         if found.native {
             return Ok(Target::Native);
         }
-        if let Some(path) = found.host_path() {
-            return Ok(Target::Host(path));
+        if let Some(file) = host_file(&found) {
+            return Ok(Target::Host(file));
         }
         match found.place {
             Some(Place::Virtual(place)) => {
@@ -233,10 +340,22 @@ impl Ctx {
         if self.is_quick(dirfd, path) {
             return Ok(Slot::Native);
         }
+        if let Some(file) = self.quick_host(dirfd, path) {
+            return Ok(Slot::Host(file));
+        }
         let found = self.walk(dirfd, path, WalkFlags::PARENT).await?;
         if found.native {
             return Ok(Slot::Native);
         }
+        self.slot_of(found)
+    }
+
+    /// As [`Ctx::slot`], never by the caller's own path.
+    pub async fn walked_slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
+        self.slot_of(self.walk(dirfd, path, WalkFlags::PARENT).await?)
+    }
+
+    fn slot_of(&self, found: Found) -> Result<Slot, Errno> {
         match (found.parent, found.last) {
             (Some(Place::Virtual(dir)), Last::Name(name)) => {
                 self.answered(&dir);
@@ -248,11 +367,8 @@ impl Ctx {
                 }))
             }
             (Some(Place::Host(dir)), Last::Name(name)) => {
-                let mut path = dir.join(&name);
-                if found.slash {
-                    path.push(b'/');
-                }
-                Ok(Slot::Host(path))
+                let covered = found.place.filter(|child| !Rc::ptr_eq(child.mount(), &dir.mount));
+                Ok(Slot::Host(HostFile::named(&dir, &name, found.slash, covered.is_some())))
             }
             (_, Last::Dot) => Err(Errno::EINVAL),
             (_, Last::DotDot) => Err(Errno::ENOTEMPTY),
@@ -352,7 +468,7 @@ impl Ctx {
                 table::Arg::Fd if self.open_file(self.fd(n)).is_some() => return Err(Errno::EOPNOTSUPP),
                 table::Arg::Path if self.arg(n) != 0 => match self.target(dirfd, &self.path(n)?, true).await? {
                     Target::Native => {}
-                    Target::Host(path) => rewritten.push((n, path)),
+                    Target::Host(file) => rewritten.push((n, file.path)),
                     Target::Virtual(_) => return Err(Errno::EOPNOTSUPP),
                 },
                 _ => {}
@@ -375,6 +491,19 @@ impl NameIn {
     pub fn check_writable(&self) -> Result<(), Errno> {
         check_writable(&self.dir)
     }
+}
+
+/// What a walk has found, if it is on the host or may come to be there.
+pub fn host_file(found: &Found) -> Option<HostFile> {
+    let mount = match (&found.place, &found.parent) {
+        (Some(place), _) | (None, Some(place)) => place.mount().clone(),
+        _ => return None,
+    };
+    Some(HostFile {
+        path: found.host_path()?,
+        mount,
+        covered: false,
+    })
 }
 
 /// `EROFS` if the mount is read-only.

@@ -9,9 +9,9 @@ use crate::task::OpenFile;
 use crate::trap::Reply;
 use crate::view::{Place, VirtualPlace};
 
-use super::Ctx;
-use super::context::{CWD, Slot, Target};
+use super::context::{CWD, Slot};
 use super::io::served;
+use super::{Ctx, host};
 
 /// A directory entry is never longer than this in a guest's buffer.
 const MAX_BUFFER: usize = 1 << 20;
@@ -75,7 +75,7 @@ fn take_read_ahead(open: &OpenFile, pos: u64) -> Option<Vec<DirEntry>> {
 pub async fn mkdirat(cx: &Ctx) -> Result<Reply, Errno> {
     match cx.slot(cx.fd(0), &cx.path(1)?).await? {
         Slot::Native => Ok(Reply::Passthrough),
-        Slot::Host(path) => cx.with_paths(&[(1, &path)]).await,
+        Slot::Host(name) => host::make(cx, 1, &name).await,
         Slot::Virtual(slot) => {
             if slot.child.is_some() {
                 return Err(Errno::EEXIST);
@@ -139,15 +139,25 @@ pub async fn getcwd(cx: &Ctx) -> Result<Reply, Errno> {
     let mut path = {
         let fs = cx.task.fs();
         let cwd = fs.cwd.borrow();
-        if cwd.is_plain() {
+        let root = fs.root.borrow();
+        if cwd.is_plain() && root.is_host_root() {
             return Ok(Reply::Passthrough);
         }
-        if let Place::Virtual(place) = &*cwd
+        let cwd = match &*cwd {
+            // The kernel knows where it has been moved to meanwhile.
+            Place::Host(place) => {
+                let link = std::fs::read_link(format!("/proc/{}/cwd", cx.task.tid.get()));
+                let path = link.map_err(|_| Errno::ENOENT)?;
+                std::fs::symlink_metadata(&path).map_err(|_| Errno::ENOENT)?;
+                cx.hv.mounts.host_place(&path, &root, Some(&place.mount))
+            }
+            place => place.clone(),
+        };
+        if let Place::Virtual(place) = &cwd
             && place.dentry.is_deleted()
         {
             return Err(Errno::ENOENT);
         }
-        let root = fs.root.borrow();
         cx.hv.mounts.view_path(&cwd, &root)
     };
     path.push(0);
@@ -156,13 +166,4 @@ pub async fn getcwd(cx: &Ctx) -> Result<Reply, Errno> {
     }
     cx.write(address, &path)?;
     Ok(Reply::Return(path.len() as i64))
-}
-
-/// Changing the root is for the privileged, as it is outside.
-pub async fn chroot(cx: &Ctx) -> Result<Reply, Errno> {
-    match cx.target(CWD, &cx.path(0)?, true).await? {
-        Target::Native => Ok(Reply::Passthrough),
-        Target::Host(path) => cx.with_paths(&[(0, &path)]).await,
-        Target::Virtual(_) => Err(Errno::EPERM),
-    }
 }

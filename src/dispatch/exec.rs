@@ -3,18 +3,19 @@
 //! A virtual program is executed from its page cache, the memory file behind its placeholders. `#!` lines are read
 //! here whenever the script or its interpreter may be virtual, as the kernel's own reading would look on the host.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use fsmodules::api::{Backing, Errno, FileKind, MapRequest, MountFlags, OpenFlags};
 
 use crate::abi::RawCall;
-use crate::task::{Mm, OpenFile, Task};
+use crate::task::{Executing, Mm, OpenFile, Task};
 use crate::trap::Reply;
-use crate::view::{Place, VirtualPlace};
+use crate::view::{Place, VirtualPlace, WalkFlags};
 
-use super::Ctx;
-use super::context::{CWD, Target};
+use super::context::{CWD, HostFile, Target, host_file};
 use super::install::PAGE;
+use super::{Ctx, elf};
 
 /// `BINPRM_BUF_SIZE`: as much of a script as the kernel looks at.
 const HEADER: usize = 256;
@@ -44,18 +45,28 @@ pub async fn execveat(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 enum Program {
-    /// The kernel finds it by the caller's own arguments.
+    /// The kernel finds it by the caller's own arguments, and its interpreter too.
     Native,
-    Host(Vec<u8>),
+    Host(HostFile),
     Virtual(VirtualPlace),
 }
 
 async fn find(cx: &Ctx, dirfd: i32, path: &[u8], flags: u32, follow: bool) -> Result<Program, Errno> {
     Ok(match cx.target_at(dirfd, path, flags, follow).await? {
-        Target::Native => Program::Native,
-        Target::Host(path) => Program::Host(path),
+        Target::Native if cx.sees_the_host() => Program::Native,
+        Target::Native => Program::Host(named(cx, dirfd, path, follow).await?),
+        Target::Host(file) => Program::Host(file),
         Target::Virtual(place) => Program::Virtual(place),
     })
+}
+
+/// The host's path of a file that the kernel would find by itself.
+async fn named(cx: &Ctx, dirfd: i32, path: &[u8], follow: bool) -> Result<HostFile, Errno> {
+    if path.is_empty() {
+        return cx.host_file_of(dirfd);
+    }
+    let flags = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
+    host_file(&cx.walk(dirfd, path, flags).await?).ok_or(Errno::ENOENT)
 }
 
 /// A program that is open, and how it begins.
@@ -70,12 +81,18 @@ async fn start(cx: &Ctx, program: Program, shown: Vec<u8>, argv: u64, envp: u64)
         return Ok(Reply::Passthrough);
     }
     let first = open(cx, &program, &shown).await?;
+    let mut invocation = Invocation {
+        name: shown.clone(),
+        front: None,
+        argv,
+        envp,
+    };
     let Some(mut line) = first.as_ref().and_then(|first| script(&first.header)) else {
         return match (program, first) {
             (Program::Native, _) => Ok(Reply::Passthrough),
-            (Program::Host(path), _) => run(cx, Executable::Host(path), None, argv, envp).await,
+            (Program::Host(file), _) => run(cx, Executable::Host(file), invocation).await,
             (Program::Virtual(_), Some(Opened { file: Some(file), .. })) => {
-                run(cx, Executable::Virtual(file), None, argv, envp).await
+                run(cx, Executable::Virtual(file), invocation).await
             }
             _ => Err(Errno::EACCES),
         };
@@ -92,21 +109,23 @@ async fn start(cx: &Ctx, program: Program, shown: Vec<u8>, argv: u64, envp: u64)
             None => {
                 let executable = match (found, opened) {
                     (Program::Virtual(_), Some(Opened { file: Some(file), .. })) => Executable::Virtual(file),
-                    (Program::Host(path), _) => Executable::Host(path),
-                    _ => Executable::Host(interpreter),
+                    (Program::Host(file), _) => Executable::Host(file),
+                    _ => Executable::Host(named(cx, CWD, &interpreter, true).await?),
                 };
-                return run(cx, executable, Some(front), argv, envp).await;
+                invocation.front = Some(front);
+                return run(cx, executable, invocation).await;
             }
         }
     }
     Err(Errno::ELOOP)
 }
 
-/// Opens a program to look at it. `None` for a native one that umvu cannot read: the kernel will know.
+/// Opens a program to look at it. `None` for one of the host that umvu cannot read: the kernel will know.
 async fn open(cx: &Ctx, program: &Program, path: &[u8]) -> Result<Option<Opened>, Errno> {
     let host = match program {
         Program::Virtual(place) => return open_virtual(cx, place).await.map(Some),
-        Program::Host(path) => path.clone(),
+        Program::Host(file) if file.mount.flags().contains(MountFlags::NOEXEC) => return Err(Errno::EACCES),
+        Program::Host(file) => file.path.clone(),
         Program::Native if path.first() == Some(&b'/') => path.to_vec(),
         Program::Native => [format!("/proc/{}/cwd/", cx.task.tid.get()).as_bytes(), path].concat(),
     };
@@ -171,42 +190,161 @@ fn script(header: &[u8]) -> Option<Result<Line, Errno>> {
 }
 
 enum Executable {
-    Host(Vec<u8>),
+    Host(HostFile),
     Virtual(Rc<OpenFile>),
 }
 
-/// Executes it, with `front` in place of the first argument.
-async fn run(
-    cx: &Ctx,
-    executable: Executable,
+/// How a program is called.
+struct Invocation {
+    /// The path that was asked for, a script's own.
+    name: Vec<u8>,
+    /// What stands in place of the first argument.
     front: Option<Vec<Vec<u8>>>,
     argv: u64,
     envp: u64,
-) -> Result<Reply, Errno> {
-    let path = match &executable {
-        Executable::Host(path) => path.clone(),
-        Executable::Virtual(open) => memory_path(cx, open).await?,
+}
+
+impl Invocation {
+    /// What the kernel would call the thread (`TASK_COMM_LEN`).
+    fn comm(&self) -> &[u8] {
+        let name = self.name.rsplit(|&b| b == b'/').next().unwrap_or_default();
+        &name[..name.len().min(15)]
+    }
+}
+
+/// Executes it.
+async fn run(cx: &Ctx, executable: Executable, invocation: Invocation) -> Result<Reply, Errno> {
+    let (path, place, open) = match executable {
+        Executable::Host(file) => (host_program(cx, &file).await?, Place::Host(file.place()), None),
+        Executable::Virtual(open) => {
+            let place = Place::Virtual(open.place.clone());
+            (virtual_program(cx, &open).await?, place, Some(open))
+        }
     };
-    let block = ArgumentBlock::build(cx, &path, front, argv).await?;
+    let path = Kernels {
+        path: padded(path.path, invocation.name.len()),
+        ..path
+    };
+    let block = ArgumentBlock::build(cx, &path.path, invocation.front.as_deref(), invocation.argv).await?;
     let call = RawCall {
         nr: libc::SYS_execve as u32,
-        args: [block.path, block.argv.unwrap_or(argv), envp, 0, 0, 0],
+        args: [
+            block.path,
+            block.argv.unwrap_or(invocation.argv),
+            invocation.envp,
+            0,
+            0,
+            0,
+        ],
     };
-    let exe = match executable {
-        Executable::Virtual(open) => Some(open),
-        Executable::Host(_) => None,
-    };
-    cx.task.executing.replace(exe);
+    cx.task.executing.replace(Some(Executing { place, open }));
     let result = cx.hv.run(&cx.task, call).await;
     if result < 0 {
         cx.task.executing.take();
         block.unmap(cx).await;
+    } else {
+        // A process whose memory cannot be written has other troubles.
+        let _ = show_name(cx, &invocation.name);
+        if path.path.rsplit(|&b| b == b'/').next() != invocation.name.rsplit(|&b| b == b'/').next() {
+            cx.task.comm.replace(Some(invocation.comm().to_vec()));
+        }
     }
     Ok(if (-516..=-512).contains(&result) {
         Reply::Restart
     } else {
         Reply::Return(result)
     })
+}
+
+/// What the kernel is given to execute, and what must live until it has it.
+struct Kernels {
+    path: Vec<u8>,
+    _copy: Option<Rc<OwnedFd>>,
+}
+
+async fn host_program(cx: &Ctx, file: &HostFile) -> Result<Kernels, Errno> {
+    let as_it_is = || Kernels {
+        path: file.path.clone(),
+        _copy: None,
+    };
+    // umvu's own commands are the host's.
+    if file.mount.hidden() {
+        return Ok(as_it_is());
+    }
+    match std::fs::File::open(file.as_path()) {
+        Ok(opened) => {
+            if rustix::fs::access(file.as_path(), rustix::fs::Access::EXEC_OK).is_err() {
+                return Err(Errno::EACCES);
+            }
+            Ok(with_interpreter(cx, &opened).await?.unwrap_or_else(as_it_is))
+        }
+        Err(_) => Ok(as_it_is()),
+    }
+}
+
+async fn virtual_program(cx: &Ctx, open: &OpenFile) -> Result<Kernels, Errno> {
+    let path = memory_path(cx, open).await?;
+    let opened = {
+        use std::os::unix::ffi::OsStrExt;
+        std::fs::File::open(std::ffi::OsStr::from_bytes(&path))
+    };
+    let patched = match opened {
+        Ok(opened) => with_interpreter(cx, &opened).await?,
+        Err(_) => None,
+    };
+    Ok(patched.unwrap_or(Kernels { path, _copy: None }))
+}
+
+/// The program's copy with another interpreter, if the kernel would not find the one that the view has.
+async fn with_interpreter(cx: &Ctx, program: &std::fs::File) -> Result<Option<Kernels>, Errno> {
+    let Some(interpreter) = elf::interpreter(program) else {
+        return Ok(None);
+    };
+    let path = match cx.target(CWD, &interpreter.path, true).await? {
+        Target::Native => return Ok(None),
+        Target::Host(file) if file.path == interpreter.path => return Ok(None),
+        Target::Host(file) => file.path,
+        Target::Virtual(place) => match open_virtual(cx, &place).await? {
+            Opened { file: Some(file), .. } => memory_path(cx, &file).await?,
+            _ => return Err(Errno::EACCES),
+        },
+    };
+    let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+    let mut copies = cx.hv.programs.borrow_mut();
+    let copy = copies.with_interpreter(program, &interpreter, &path).map_err(errno)?;
+    Ok(Some(Kernels {
+        path: cx.hv.reopen_path(&copy),
+        _copy: Some(copy),
+    }))
+}
+
+/// The same path, with slashes before the last component to be at least `len` long: there will be room for the name
+/// that the program is to see.
+fn padded(mut path: Vec<u8>, len: usize) -> Vec<u8> {
+    let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+    let missing = len.saturating_sub(path.len());
+    path.splice(slash..slash, std::iter::repeat_n(b'/', missing));
+    path
+}
+
+/// Puts the name that the program was called by where the auxiliary vector points to (getauxval(3), `AT_EXECFN`).
+fn show_name(cx: &Ctx, name: &[u8]) -> Result<(), Errno> {
+    const AT_EXECFN: u64 = 31;
+    let auxv = std::fs::read(format!("/proc/{}/auxv", cx.task.tid.get())).map_err(|_| Errno::ESRCH)?;
+    let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
+    let entry = auxv.chunks_exact(16).find(|entry| word(&entry[..8]) == AT_EXECFN);
+    let address = entry.map(|entry| word(&entry[8..])).ok_or(Errno::ENOENT)?;
+    cx.write(address, &[name, b"\0"].concat())
+}
+
+/// Gives the thread the name of the program that it executes, where the kernel has taken another one from the path that
+/// it was given. Done at its first caught call, since the thread must do it itself.
+pub async fn set_comm(cx: &Ctx, comm: &[u8]) -> Result<(), Errno> {
+    let slot = cx.scratch().await?;
+    cx.write(slot.address, &[comm, b"\0"].concat())?;
+    cx.run(libc::SYS_prctl, [libc::PR_SET_NAME as u64, slot.address, 0, 0, 0, 0])
+        .await?;
+    Ok(())
 }
 
 /// Fills the page cache of a program, and gives the path by which the kernel can execute it.
@@ -238,17 +376,17 @@ struct ArgumentBlock {
 }
 
 impl ArgumentBlock {
-    async fn build(cx: &Ctx, path: &[u8], front: Option<Vec<Vec<u8>>>, argv: u64) -> Result<ArgumentBlock, Errno> {
+    async fn build(cx: &Ctx, path: &[u8], front: Option<&[Vec<u8>]>, argv: u64) -> Result<ArgumentBlock, Errno> {
         let mut strings = vec![path.to_vec()];
         let mut kept = Vec::new();
-        if let Some(front) = &front {
+        if let Some(front) = front {
             strings.extend(front.iter().cloned());
             // Everything but argv[0], which the kernel replaces too.
             kept = pointers(cx, argv)?.into_iter().skip(1).collect();
         }
         let text: usize = strings.iter().map(|s| s.len() + 1).sum();
         let table = text.next_multiple_of(8);
-        let words = front.as_ref().map_or(0, |front| front.len() + kept.len() + 1);
+        let words = front.map_or(0, |front| front.len() + kept.len() + 1);
         let len = ((table + words * 8) as u64).next_multiple_of(PAGE);
         let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
         let kind = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
@@ -305,11 +443,10 @@ fn pointers(cx: &Ctx, mut address: u64) -> Result<Vec<u64>, Errno> {
 /// The kernel has executed a program: a new address space, and a descriptor table of its own.
 pub fn executed(task: &Task) {
     let process = task.process();
-    let exe = task.executing.take();
-    process
-        .exe
-        .replace(exe.as_ref().map(|open| Place::Virtual(open.place.clone())));
-    process.running.replace(exe);
+    let (place, open) = task.executing.take().map_or((None, None), |e| (Some(e.place), e.open));
+    process.exe.replace(place);
+    process.running.replace(open);
+    task.comm.take();
     task.mm.replace(Mm::new());
     let files = task.files();
     if files.shared() {

@@ -6,12 +6,12 @@ use crate::trap::Reply;
 use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
 
 use super::context::{CWD, NameIn, Slot, Target};
-use super::{Ctx, procfs};
+use super::{Ctx, host, procfs};
 
 pub async fn mknodat(cx: &Ctx) -> Result<Reply, Errno> {
     let slot = match cx.slot(cx.fd(0), &cx.path(1)?).await? {
         Slot::Native => return Ok(Reply::Passthrough),
-        Slot::Host(path) => return cx.with_paths(&[(1, &path)]).await,
+        Slot::Host(name) => return host::make(cx, 1, &name).await,
         Slot::Virtual(slot) => slot,
     };
     let mode = if cx.int(2) & libc::S_IFMT == 0 {
@@ -46,7 +46,7 @@ pub async fn symlinkat(cx: &Ctx) -> Result<Reply, Errno> {
     let target = cx.path(0)?;
     let slot = match cx.slot(cx.fd(1), &cx.path(2)?).await? {
         Slot::Native => return Ok(Reply::Passthrough),
-        Slot::Host(path) => return cx.with_paths(&[(2, &path)]).await,
+        Slot::Host(name) => return host::make(cx, 2, &name).await,
         Slot::Virtual(slot) => slot,
     };
     if target.is_empty() {
@@ -73,9 +73,7 @@ pub async fn linkat(cx: &Ctx) -> Result<Reply, Errno> {
     let new = cx.slot(cx.fd(2), &cx.path(3)?).await?;
     match (old, new) {
         (Target::Native, Slot::Native) => Ok(Reply::Passthrough),
-        (Target::Native, Slot::Host(new)) => cx.with_paths(&[(3, &new)]).await,
-        (Target::Host(old), Slot::Native) => cx.with_paths(&[(1, &old)]).await,
-        (Target::Host(old), Slot::Host(new)) => cx.with_paths(&[(1, &old), (3, &new)]).await,
+        (Target::Native | Target::Host(_), Slot::Native | Slot::Host(_)) => host::link(cx, flags).await,
         (Target::Virtual(old), Slot::Virtual(new)) => link(cx, &old, &new).await,
         (_, Slot::Virtual(new)) if new.child.is_some() => Err(Errno::EEXIST),
         _ => Err(Errno::EXDEV),
@@ -115,7 +113,7 @@ pub async fn rmdir(cx: &Ctx) -> Result<Reply, Errno> {
 async fn remove(cx: &Ctx, dirfd: i32, arg: usize, directory: bool) -> Result<Reply, Errno> {
     let slot = match cx.slot(dirfd, &cx.path(arg)?).await {
         Ok(Slot::Native) => return Ok(Reply::Passthrough),
-        Ok(Slot::Host(path)) => return cx.with_paths(&[(arg, &path)]).await,
+        Ok(Slot::Host(name)) => return host::remove(cx, arg, &name).await,
         Ok(Slot::Virtual(slot)) => slot,
         // The last component is "." or "..", which unlink(2) and rmdir(2) tell apart.
         Err(Errno::EINVAL | Errno::ENOTEMPTY | Errno::EBUSY) if !directory => return Err(Errno::EISDIR),
@@ -168,9 +166,7 @@ pub async fn renameat2(cx: &Ctx) -> Result<Reply, Errno> {
     let new = busy_if_special(cx.slot(cx.fd(2), &cx.path(3)?).await)?;
     match (old, new) {
         (Slot::Native, Slot::Native) => Ok(Reply::Passthrough),
-        (Slot::Native, Slot::Host(new)) => cx.with_paths(&[(3, &new)]).await,
-        (Slot::Host(old), Slot::Native) => cx.with_paths(&[(1, &old)]).await,
-        (Slot::Host(old), Slot::Host(new)) => cx.with_paths(&[(1, &old), (3, &new)]).await,
+        (Slot::Native | Slot::Host(_), Slot::Native | Slot::Host(_)) => host::rename(cx).await,
         (Slot::Virtual(old), Slot::Virtual(new)) => rename(cx, &old, &new, flags).await,
         _ => Err(Errno::EXDEV),
     }

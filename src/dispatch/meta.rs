@@ -6,9 +6,9 @@ use crate::abi::{Stat, Statfs, Statx, StatxTimestamp, Timespec, Timeval, Utimbuf
 use crate::trap::Reply;
 use crate::view::{Mount, VirtualPlace};
 
-use super::Ctx;
 use super::context::{CWD, Target, check_writable};
 use super::io::served;
+use super::{Ctx, host};
 
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH as u32;
 const AT_SYMLINK_NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
@@ -26,19 +26,15 @@ fn no_follow(flags: u32) -> bool {
     flags & AT_SYMLINK_NOFOLLOW != 0
 }
 
-/// Resolves the (dirfd, path) of a `*at` call. `Ok(Err(reply))` if the kernel answers.
-async fn resolve(cx: &Ctx, flags: u32) -> Result<Result<VirtualPlace, Reply>, Errno> {
+/// Resolves the (dirfd, path) of a `*at` call.
+async fn resolve(cx: &Ctx, flags: u32) -> Result<Target, Errno> {
     // statx(2) and newer kernels' fstatat(2) take a null path with AT_EMPTY_PATH.
     let path = if cx.arg(1) == 0 && flags & AT_EMPTY_PATH != 0 {
         Vec::new()
     } else {
         cx.path(1)?
     };
-    match cx.target_at(cx.fd(0), &path, flags, !no_follow(flags)).await? {
-        Target::Native => Ok(Err(Reply::Passthrough)),
-        Target::Host(path) => Ok(Err(cx.with_paths(&[(1, &path)]).await?)),
-        Target::Virtual(place) => Ok(Ok(place)),
-    }
+    cx.target_at(cx.fd(0), &path, flags, !no_follow(flags)).await
 }
 
 pub async fn newfstatat(cx: &Ctx) -> Result<Reply, Errno> {
@@ -47,8 +43,9 @@ pub async fn newfstatat(cx: &Ctx) -> Result<Reply, Errno> {
         return Err(Errno::EINVAL);
     }
     match resolve(cx, flags).await? {
-        Ok(place) => put_stat(cx, &place, cx.arg(2)).await,
-        Err(reply) => Ok(reply),
+        Target::Native => Ok(Reply::Passthrough),
+        Target::Host(file) => cx.with_paths(&[(1, &file)]).await,
+        Target::Virtual(place) => put_stat(cx, &place, cx.arg(2)).await,
     }
 }
 
@@ -109,8 +106,9 @@ pub async fn statx(cx: &Ctx) -> Result<Reply, Errno> {
         return Err(Errno::EINVAL);
     }
     let place = match resolve(cx, flags).await? {
-        Ok(place) => place,
-        Err(reply) => return Ok(reply),
+        Target::Native => return Ok(Reply::Passthrough),
+        Target::Host(file) => return cx.with_paths(&[(1, &file)]).await,
+        Target::Virtual(place) => place,
     };
     let query = AttrQuery {
         force: flags & AT_STATX_FORCE_SYNC != 0,
@@ -171,8 +169,9 @@ pub async fn faccessat(cx: &Ctx) -> Result<Reply, Errno> {
         return Err(Errno::EINVAL);
     }
     let place = match resolve(cx, flags).await? {
-        Ok(place) => place,
-        Err(reply) => return Ok(reply),
+        Target::Native => return Ok(Reply::Passthrough),
+        Target::Host(file) => return host::access(cx, &file, mask).await,
+        Target::Virtual(place) => place,
     };
     let kind = place.node().kind();
     if mask.contains(Access::WRITE) && matches!(kind, FileKind::Regular | FileKind::Directory | FileKind::Symlink) {
@@ -212,9 +211,10 @@ pub async fn fchmodat(cx: &Ctx) -> Result<Reply, Errno> {
         return Err(Errno::EINVAL);
     }
     match resolve(cx, flags).await? {
-        Ok(place) if place.node().kind() == FileKind::Symlink => Err(Errno::EOPNOTSUPP),
-        Ok(place) => change(cx, &place, mode_change(cx.int(2))).await,
-        Err(reply) => Ok(reply),
+        Target::Native => Ok(Reply::Passthrough),
+        Target::Host(file) => host::change(cx, 1, &file).await,
+        Target::Virtual(place) if place.node().kind() == FileKind::Symlink => Err(Errno::EOPNOTSUPP),
+        Target::Virtual(place) => change(cx, &place, mode_change(cx.int(2))).await,
     }
 }
 
@@ -242,8 +242,9 @@ pub async fn fchownat(cx: &Ctx) -> Result<Reply, Errno> {
         return Err(Errno::EINVAL);
     }
     match resolve(cx, flags).await? {
-        Ok(place) => change(cx, &place, owner_change(cx.int(2), cx.int(3))).await,
-        Err(reply) => Ok(reply),
+        Target::Native => Ok(Reply::Passthrough),
+        Target::Host(file) => host::change(cx, 1, &file).await,
+        Target::Virtual(place) => change(cx, &place, owner_change(cx.int(2), cx.int(3))).await,
     }
 }
 
@@ -269,8 +270,9 @@ pub async fn utimensat(cx: &Ctx) -> Result<Reply, Errno> {
         open.place.clone()
     } else {
         match resolve(cx, flags).await? {
-            Ok(place) => place,
-            Err(reply) => return Ok(reply),
+            Target::Native => return Ok(Reply::Passthrough),
+            Target::Host(file) => return host::change(cx, 1, &file).await,
+            Target::Virtual(place) => place,
         }
     };
     let times = if cx.arg(2) == 0 {
@@ -356,7 +358,7 @@ pub async fn futimesat(cx: &Ctx) -> Result<Reply, Errno> {
 async fn by_old_path(cx: &Ctx, dirfd: i32, arg: usize, times: [Option<SetTime>; 2]) -> Result<Reply, Errno> {
     match cx.target(dirfd, &cx.path(arg)?, true).await? {
         Target::Native => Ok(Reply::Passthrough),
-        Target::Host(path) => cx.with_paths(&[(arg, &path)]).await,
+        Target::Host(file) => host::change(cx, arg, &file).await,
         Target::Virtual(place) => set_times(cx, &place, times).await,
     }
 }
@@ -365,7 +367,7 @@ pub async fn truncate(cx: &Ctx) -> Result<Reply, Errno> {
     let size = cx.arg(1);
     match cx.target(CWD, &cx.path(0)?, true).await? {
         Target::Native => Ok(Reply::Passthrough),
-        Target::Host(path) => cx.with_paths(&[(0, &path)]).await,
+        Target::Host(file) => host::change(cx, 0, &file).await,
         Target::Virtual(place) => {
             if size > i64::MAX as u64 {
                 return Err(Errno::EINVAL);
@@ -393,7 +395,15 @@ pub async fn truncate(cx: &Ctx) -> Result<Reply, Errno> {
 pub async fn statfs(cx: &Ctx) -> Result<Reply, Errno> {
     match cx.target(CWD, &cx.path(0)?, true).await? {
         Target::Native => Ok(Reply::Passthrough),
-        Target::Host(path) => cx.with_paths(&[(0, &path)]).await,
+        Target::Host(file) => {
+            let reply = cx.with_paths(&[(0, &file)]).await?;
+            if matches!(reply, Reply::Return(0)) && file.mount.flags() != MountFlags::empty() {
+                let mut stat: Statfs = cx.read_value(cx.arg(1))?;
+                stat.f_flags |= statfs_flags(file.mount.flags());
+                cx.write_value(cx.arg(1), &stat)?;
+            }
+            Ok(reply)
+        }
         Target::Virtual(place) => put_statfs(cx, &place).await,
     }
 }

@@ -7,8 +7,10 @@
 mod context;
 mod copy;
 mod dir;
+mod elf;
 mod exec;
 mod fds;
+mod host;
 mod install;
 mod io;
 mod link;
@@ -19,6 +21,7 @@ mod mount;
 mod open;
 mod process;
 mod procfs;
+mod root;
 pub mod socket;
 mod stream;
 mod xattr;
@@ -26,6 +29,7 @@ mod xattr;
 pub mod control;
 
 pub use context::Ctx;
+pub use elf::Copies;
 pub use exec::executed;
 pub use fds::{close_all, close_on_exec};
 
@@ -35,6 +39,10 @@ use crate::trap::Reply;
 
 /// Serves a call of the table's `Serve` rows.
 pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
+    if let Some(comm) = cx.task.comm.take() {
+        // A thread that cannot be named works all the same.
+        let _ = exec::set_comm(cx, &comm).await;
+    }
     match i64::from(cx.call.nr) {
         libc::SYS_openat => open::openat(cx).await,
         libc::SYS_openat2 => open::openat2(cx).await,
@@ -91,7 +99,8 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_chdir => dir::chdir(cx).await,
         libc::SYS_fchdir => dir::fchdir(cx).await,
         libc::SYS_getcwd => dir::getcwd(cx).await,
-        libc::SYS_chroot => dir::chroot(cx).await,
+        libc::SYS_chroot => root::chroot(cx).await,
+        libc::SYS_pivot_root => root::pivot_root(cx).await,
 
         libc::SYS_mknodat => link::mknodat(cx).await,
         libc::SYS_symlinkat => link::symlinkat(cx).await,

@@ -125,7 +125,7 @@ async fn bind(cx: &Ctx, recursive: bool) -> Result<Reply, Errno> {
     if directory(&source)? != directory(&at)? {
         return Err(Errno::ENOTDIR);
     }
-    cx.hv.mounts.bind(&source, &at, recursive)?;
+    cx.hv.mounts.bind(&source, &at, recursive);
     Ok(Reply::Return(0))
 }
 

@@ -8,9 +8,9 @@ use crate::task::OpenFile;
 use crate::trap::Reply;
 use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
 
-use super::context::check_writable;
+use super::context::{check_writable, host_file};
 use super::install::install;
-use super::{Ctx, procfs};
+use super::{Ctx, host, procfs};
 
 /// Flags that openat(2) knows; the others are ignored by it and refused by openat2(2).
 const MODE_BITS: u32 = 0o7777;
@@ -52,8 +52,8 @@ async fn open(cx: &Ctx, flags: OpenFlags, mode: u32, restrictions: WalkFlags) ->
     if found.native {
         return Ok(Reply::Passthrough);
     }
-    match found.host_path() {
-        Some(path) => cx.with_paths(&[(1, &path)]).await,
+    match host_file(&found) {
+        Some(file) => host::open(cx, &found, &file, flags).await,
         None => open_virtual(cx, found, flags, mode).await,
     }
 }

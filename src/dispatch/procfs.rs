@@ -78,11 +78,11 @@ fn text(cx: &Ctx, path: &[u8]) -> Option<Vec<u8>> {
         return Some(proctext::filesystems(&std::fs::read(file).ok()?, lines.copied()));
     }
     let (pid, name) = split(path)?;
-    if !cx.hv.mounts.has_visible() {
-        return None;
-    }
     let task = cx.hv.process(Tid::from_raw(pid))?;
     let root = task.fs().root.borrow().clone();
+    if !cx.hv.mounts.has_visible() && root.is_host_root() {
+        return None;
+    }
     let host = || std::fs::read(file).ok();
     match name {
         b"mountinfo" => Some(proctext::mountinfo(&host()?, &cx.hv.mounts, &root)),
@@ -99,12 +99,23 @@ pub fn read_link(cx: &Ctx, found: &Found) -> Option<Vec<u8>> {
     };
     let path = parent.join(name);
     let (pid, rest) = split(&path)?;
-    let place = Links {
+    let links = Links {
         hv: &cx.hv,
         task: &cx.task,
-    }
-    .link(pid, link(rest)?)?;
+    };
     let root = cx.task.fs().root.borrow().clone();
+    let place = match links.link(pid, link(rest)?) {
+        Some(place) => place,
+        None if root.is_host_root() => return None,
+        // The kernel knows the host's path of it.
+        None => {
+            let path = std::fs::read_link(std::ffi::OsStr::from_bytes(&path)).ok()?;
+            if !path.is_absolute() {
+                return None;
+            }
+            cx.hv.mounts.host_place(&path, &root, None)
+        }
+    };
     let mut text = cx.hv.mounts.view_path(&place, &root);
     if let Place::Virtual(place) = &place
         && place.dentry.is_deleted()
@@ -129,6 +140,16 @@ pub struct Links<'a> {
     pub task: &'a Rc<Task>,
 }
 
+impl Links<'_> {
+    /// A directory of the host that was opened through another mount than the base mount.
+    fn opened_on_host(&self, task: &Task, fd: i32) -> Option<Place> {
+        let through = task.files().through(fd)?;
+        let path = std::fs::read_link(format!("/proc/{}/fd/{fd}", task.tid.get())).ok()?;
+        let root = task.fs().root.borrow().clone();
+        Some(self.hv.mounts.host_place(&path, &root, Some(&through))).filter(|place| !place.is_plain())
+    }
+}
+
 impl ProcLinks for Links<'_> {
     fn caller(&self) -> (i32, i32) {
         (self.task.tgid().as_raw(), self.task.tid.get().as_raw())
@@ -138,9 +159,12 @@ impl ProcLinks for Links<'_> {
         let task = self.hv.process(Tid::from_raw(pid))?;
         match link {
             ProcLink::Cwd => Some(task.fs().cwd.borrow().clone()).filter(|place| !place.is_plain()),
-            ProcLink::Root => Some(task.fs().root.borrow().clone()).filter(|place| !place.is_plain()),
+            ProcLink::Root => Some(task.fs().root.borrow().clone()).filter(|place| !place.is_host_root()),
             ProcLink::Exe => task.process().exe.borrow().clone(),
-            ProcLink::Fd(fd) => task.files().get(fd).map(|open| Place::Virtual(open.place.clone())),
+            ProcLink::Fd(fd) => match task.files().get(fd) {
+                Some(open) => Some(Place::Virtual(open.place.clone())),
+                None => self.opened_on_host(&task, fd),
+            },
         }
     }
 }

@@ -196,7 +196,10 @@ async fn virtual_address(
     if bind {
         return match cx.slot(CWD, path).await? {
             Slot::Native => Ok(None),
-            Slot::Host(path) => Ok(Some((host_address(&path)?, None))),
+            Slot::Host(name) => {
+                name.check_makeable()?;
+                Ok(Some((host_address(&name)?, None)))
+            }
             Slot::Virtual(slot) => {
                 if slot.child.is_some() {
                     return Err(Errno::EADDRINUSE);

@@ -21,7 +21,18 @@ async fn by_path(cx: &Ctx) -> Result<Result<VirtualPlace, Reply>, Errno> {
     );
     match cx.target(CWD, &cx.path(0)?, follow).await? {
         Target::Native => Ok(Err(Reply::Passthrough)),
-        Target::Host(path) => Ok(Err(cx.with_paths(&[(0, &path)]).await?)),
+        Target::Host(file) => {
+            let changes = [
+                libc::SYS_setxattr,
+                libc::SYS_lsetxattr,
+                libc::SYS_removexattr,
+                libc::SYS_lremovexattr,
+            ];
+            if changes.contains(&cx.call.nr.into()) {
+                file.check_writable()?;
+            }
+            Ok(Err(cx.with_paths(&[(0, &file)]).await?))
+        }
         Target::Virtual(place) => Ok(Ok(place)),
     }
 }

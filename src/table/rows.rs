@@ -101,7 +101,7 @@ pub static TABLE: &[Entry] = &[
     row(78, "getdents", &[Fd, Buf, Size], Treat::Serve(ByFd(0))),
     row(79, "getcwd", &[Buf, Size], Treat::Serve(Always)),
     row(80, "chdir", &[Path], Treat::Serve(Always)),
-    row(81, "fchdir", &[Fd], Treat::Serve(ByFd(0))),
+    row(81, "fchdir", &[Fd], Treat::Serve(Always)),
     row(82, "rename", &[Path, Path], Treat::Serve(Always)),
     row(83, "mkdir", &[Path, Mode], Treat::Serve(Always)),
     row(84, "rmdir", &[Path], Treat::Serve(Always)),

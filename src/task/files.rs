@@ -4,10 +4,11 @@
 //! table says what the number really means. Numbers that are not in it are the kernel's alone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::OpenFile;
+use crate::view::Mount;
 
 #[derive(Clone)]
 pub struct FdEntry {
@@ -19,21 +20,25 @@ pub struct Files {
     /// Unique in the session: the owner of its POSIX locks.
     pub id: u64,
     entries: RefCell<BTreeMap<i32, FdEntry>>,
+    /// Through which mount a directory of the host was opened, if not through the base mount. Close does not tell of
+    /// such descriptors, so this may be out of date: it counts only while the mount shows the directory.
+    through: RefCell<HashMap<i32, Rc<Mount>>>,
     /// Threads that share it.
     users: Cell<usize>,
 }
 
 impl Files {
     pub fn new() -> Rc<Files> {
-        Files::with(BTreeMap::new())
+        Files::with(BTreeMap::new(), HashMap::new())
     }
 
-    fn with(entries: BTreeMap<i32, FdEntry>) -> Rc<Files> {
+    fn with(entries: BTreeMap<i32, FdEntry>, through: HashMap<i32, Rc<Mount>>) -> Rc<Files> {
         thread_local!(static NEXT: Cell<u64> = const { Cell::new(1) });
         let id = NEXT.with(|next| next.replace(next.get() + 1));
         Rc::new(Files {
             id,
             entries: RefCell::new(entries),
+            through: RefCell::new(through),
             users: Cell::new(1),
         })
     }
@@ -44,7 +49,7 @@ impl Files {
     }
 
     pub fn copy(&self) -> Rc<Files> {
-        Files::with(self.entries.borrow().clone())
+        Files::with(self.entries.borrow().clone(), self.through.borrow().clone())
     }
 
     /// A thread stops using it; true if that was the last one.
@@ -72,6 +77,19 @@ impl Files {
 
     pub fn remove(&self, fd: i32) -> Option<FdEntry> {
         self.entries.borrow_mut().remove(&fd)
+    }
+
+    /// A descriptor of the host was opened through this mount.
+    pub fn opened_through(&self, fd: i32, mount: &Rc<Mount>) {
+        if mount.is_base() {
+            self.through.borrow_mut().remove(&fd);
+        } else {
+            self.through.borrow_mut().insert(fd, mount.clone());
+        }
+    }
+
+    pub fn through(&self, fd: i32) -> Option<Rc<Mount>> {
+        self.through.borrow().get(&fd).cloned()
     }
 
     pub fn set_cloexec(&self, fd: i32, cloexec: bool) {

@@ -59,12 +59,18 @@ impl Fs {
 /// A thread group.
 pub struct Process {
     pub tgid: Cell<Tid>,
-    /// What it executes, where that is a virtual file: the truth behind `/proc/PID/exe`.
+    /// What it executes, where the kernel does not know it: the truth behind `/proc/PID/exe`.
     pub exe: RefCell<Option<Place>>,
-    /// That file, kept open as long as it runs.
+    /// That file, if it is virtual, kept open as long as it runs.
     pub running: RefCell<Option<Rc<OpenFile>>>,
     /// How many descriptors its filters catch.
     pub level: Cell<FdLevel>,
+}
+
+/// An exec in progress.
+pub struct Executing {
+    pub place: Place,
+    pub open: Option<Rc<OpenFile>>,
 }
 
 /// A traced thread.
@@ -85,8 +91,10 @@ pub struct Task {
     /// Counts its calls; odd while one is being served.
     serial: Cell<u64>,
     call: Cell<RawCall>,
-    /// The virtual program that it is about to execute.
-    pub executing: RefCell<Option<Rc<OpenFile>>>,
+    /// The program that it is about to execute, if not just what the kernel finds.
+    pub executing: RefCell<Option<Executing>>,
+    /// The name it must still be given, since its program was executed under another one.
+    pub comm: RefCell<Option<Vec<u8>>>,
     /// Its descriptors have been closed: it exits.
     pub swept: Cell<bool>,
 }
@@ -121,6 +129,7 @@ impl Task {
             serial: Cell::new(0),
             call: Cell::new(RawCall::default()),
             executing: RefCell::new(None),
+            comm: RefCell::new(None),
             swept: Cell::new(false),
         })
     }
@@ -156,6 +165,7 @@ impl Task {
             serial: Cell::new(0),
             call: Cell::new(RawCall::default()),
             executing: RefCell::new(None),
+            comm: RefCell::new(None),
             swept: Cell::new(false),
         })
     }

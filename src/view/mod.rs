@@ -2,6 +2,7 @@
 
 mod dentry;
 mod mounts;
+mod paths;
 pub mod proctext;
 mod quick;
 mod walk;
@@ -14,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use fsmodules::api::{Name, Vnode};
+use fsmodules::api::{MountFlags, Name, Vnode};
 
 /// Where a path leads in a view.
 #[derive(Clone)]
@@ -72,6 +73,17 @@ impl Place {
     /// Is it the host's, where the host has it?
     pub fn is_plain(&self) -> bool {
         matches!(self, Place::Host(place) if place.mount.is_base())
+    }
+
+    /// Is it where the kernel itself begins absolute paths?
+    pub fn is_host_root(&self) -> bool {
+        matches!(self, Place::Host(place) if place.mount.is_base() && place.path.as_os_str() == "/")
+    }
+
+    /// May the kernel do there whatever the caller asks of it? Not where a mount of the view allows less.
+    pub fn is_transparent(&self) -> bool {
+        let less = MountFlags::RDONLY | MountFlags::NOEXEC;
+        matches!(self, Place::Host(place) if !place.mount.flags().intersects(less))
     }
 
     pub fn same(&self, other: &Place) -> bool {

@@ -1,7 +1,8 @@
 //! The mount table of a view.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use std::task::{Poll, Waker};
 
 use fsmodules::api::{Description, Errno, FileSystem, MountFlags, Vnode};
 
+use super::paths::full_path;
 use super::{Dentry, HostPlace, Place, VirtualPlace};
 
 /// What is at a mount's root.
@@ -22,7 +24,7 @@ pub enum Root {
 /// One entry of the mount table. It outlives its place there while somebody uses it (lazy unmount).
 pub struct Mount {
     id: u32,
-    /// What it is mounted on; `None` for the base mount.
+    /// What it is mounted on; `None` for the topmost mount, which is the base mount unless another was pivoted there.
     at: RefCell<Option<Place>>,
     root: Root,
     flags: Cell<MountFlags>,
@@ -42,14 +44,16 @@ pub struct Mount {
 const FIRST_MINOR: u32 = 0x1000;
 /// Mount ids that the host's own are unlikely to reach.
 const FIRST_ID: u32 = 100_000;
+const BASE_ID: u32 = 0;
 
 impl Mount {
     pub fn id(&self) -> u32 {
         self.id
     }
 
+    /// The host itself, where it has it.
     pub fn is_base(&self) -> bool {
-        self.at.borrow().is_none()
+        self.id == BASE_ID
     }
 
     pub fn hidden(&self) -> bool {
@@ -85,6 +89,11 @@ impl Mount {
         self.minor == other.minor
     }
 
+    /// What it is mounted on; `None` for the topmost mount.
+    pub fn mountpoint(&self) -> Option<Place> {
+        self.at.borrow().clone()
+    }
+
     /// How it shows itself in the mount table.
     pub fn describe(&self) -> Description {
         match (&self.fs, &self.root) {
@@ -118,7 +127,16 @@ impl Mount {
         self.expiring.replace(true)
     }
 
-    fn root_place(self: &Rc<Self>) -> Place {
+    /// Is it mounted on that place? Fittings stand in all mounts that show their host path.
+    fn is_on(&self, place: &Place) -> bool {
+        match (&*self.at.borrow(), place) {
+            (Some(Place::Host(at)), Place::Host(place)) if self.hidden => at.path == place.path,
+            (Some(at), place) => at.same(place),
+            (None, _) => false,
+        }
+    }
+
+    pub fn root_place(self: &Rc<Self>) -> Place {
         match &self.root {
             Root::Host(path) => Place::Host(HostPlace {
                 mount: self.clone(),
@@ -155,8 +173,12 @@ impl Drop for MountUse {
 pub struct Mounts {
     base: Rc<Mount>,
     all: RefCell<Vec<Rc<Mount>>>,
-    /// Host paths of the mountpoints in the base mount, and which of them are of visible mounts.
-    pub(super) points: RefCell<HashSet<PathBuf>>,
+    /// Where the view's root is: the host's, until a `pivot_root(2)`.
+    root: RefCell<Place>,
+    /// Host paths of the mountpoints, by the mount that they are in.
+    points: RefCell<HashMap<u32, HashSet<PathBuf>>>,
+    /// Host paths of umvu's own fittings, which stand there in every mount.
+    fittings: RefCell<HashSet<PathBuf>>,
     visible: Cell<usize>,
     next: Cell<u32>,
     changes: Cell<u64>,
@@ -173,7 +195,7 @@ impl Mounts {
     /// The host, and nothing else.
     pub fn new() -> Mounts {
         let base = Rc::new(Mount {
-            id: 0,
+            id: BASE_ID,
             at: RefCell::new(None),
             root: Root::Host("/".into()),
             flags: Cell::default(),
@@ -185,9 +207,11 @@ impl Mounts {
             expiring: Cell::new(false),
         });
         Mounts {
+            root: RefCell::new(base.root_place()),
             base,
             all: RefCell::default(),
             points: RefCell::default(),
+            fittings: RefCell::default(),
             visible: Cell::new(0),
             next: Cell::new(0),
             changes: Cell::new(0),
@@ -199,9 +223,46 @@ impl Mounts {
         self.base.clone()
     }
 
-    /// The root of the host.
+    /// The root of the view.
     pub fn root_place(&self) -> Place {
-        self.base.root_place()
+        self.root.borrow().clone()
+    }
+
+    /// Whoever enters the view from now on has this root.
+    pub fn set_root(&self, root: Place) {
+        self.root.replace(root);
+    }
+
+    /// `pivot_root(2)`: a mount takes the place of the one whose root is `old`, which goes to `put_old`.
+    pub fn pivot(&self, new: &Rc<Mount>, old: &Place, put_old: &Place) -> Result<(), Errno> {
+        let top = old.mount();
+        if !top.root_place().same(old) || Rc::ptr_eq(top, new) {
+            return Err(Errno::EINVAL);
+        }
+        new.at.replace(top.at.replace(Some(put_old.clone())));
+        let mut all = self.all.borrow_mut();
+        if !all.iter().any(|mount| Rc::ptr_eq(mount, top)) {
+            all.push(top.clone());
+        }
+        drop(all);
+        if self.root.borrow().same(old) {
+            self.root.replace(new.root_place());
+        }
+        self.changed_now();
+        Ok(())
+    }
+
+    /// Is something mounted on this path of the host, seen through the mount with this id, or on one above it?
+    pub(super) fn is_covered(&self, mount: u32, path: &Path) -> bool {
+        let (points, fittings) = (self.points.borrow(), self.fittings.borrow());
+        let points = points.get(&mount);
+        path.ancestors()
+            .any(|path| points.is_some_and(|points| points.contains(path)) || fittings.contains(path))
+    }
+
+    /// Could the name of a file be that of one of umvu's fittings?
+    pub(super) fn is_fitting(&self, name: Option<&OsStr>) -> bool {
+        self.fittings.borrow().iter().any(|path| path.file_name() == name)
     }
 
     /// Is anything mounted, besides umvu's own fittings?
@@ -213,7 +274,7 @@ impl Mounts {
         self.all
             .borrow()
             .iter()
-            .filter(|mount| !mount.hidden)
+            .filter(|mount| !mount.hidden && !mount.is_base())
             .cloned()
             .collect()
     }
@@ -266,15 +327,24 @@ impl Mounts {
     }
 
     /// Shows what is at one place at another as well.
-    pub fn bind(&self, source: &Place, at: &Place, recursive: bool) -> Result<(), Errno> {
-        let inner: Vec<Rc<Mount>> = if recursive { self.below(source) } else { Vec::new() };
+    pub fn bind(&self, source: &Place, at: &Place, recursive: bool) {
+        let before = self.next.get();
         let bound = self.add_bind(source, at.clone());
-        for mount in inner {
-            if let (Some(place), Some(at)) = (Some(mount.root_place()), self.moved(&mount, source, &bound)) {
-                self.add_bind(&place, at);
+        if recursive {
+            self.bind_inner(source, &bound, FIRST_ID + before);
+        }
+    }
+
+    /// Repeats in `bound`, which shows `source`, what was mounted below `source` before there were mounts from the id
+    /// `limit` on.
+    fn bind_inner(&self, source: &Place, bound: &Rc<Mount>, limit: u32) {
+        for mount in self.below(source).into_iter().filter(|mount| mount.id < limit) {
+            if let Some(at) = moved(&mount, bound) {
+                let root = mount.root_place();
+                let copy = self.add_bind(&root, at);
+                self.bind_inner(&root, &copy, limit);
             }
         }
-        Ok(())
     }
 
     fn add_bind(&self, source: &Place, at: Place) -> Rc<Mount> {
@@ -293,21 +363,6 @@ impl Mounts {
             .filter(|mount| !mount.hidden && mount.at.borrow().as_ref().is_some_and(|at| is_below(at, source)))
             .cloned()
             .collect()
-    }
-
-    /// Where a mount below `source` has its mountpoint in `bound`, which shows `source`.
-    fn moved(&self, mount: &Mount, source: &Place, bound: &Rc<Mount>) -> Option<Place> {
-        match (mount.at.borrow().as_ref()?, source) {
-            (Place::Host(at), Place::Host(_)) => Some(Place::Host(HostPlace {
-                mount: bound.clone(),
-                path: at.path.clone(),
-            })),
-            (Place::Virtual(at), Place::Virtual(_)) => Some(Place::Virtual(VirtualPlace {
-                mount: bound.clone(),
-                dentry: at.dentry.clone(),
-            })),
-            _ => None,
-        }
     }
 
     /// A device that a module shows.
@@ -337,27 +392,35 @@ impl Mounts {
     /// The mount whose root this place is.
     pub fn mount_at(&self, place: &Place) -> Option<Rc<Mount>> {
         let mount = place.mount();
-        (!mount.is_base() && !mount.hidden && mount.root_place().same(place)).then(|| mount.clone())
+        let mounted = mount.at.borrow().is_some() && !mount.hidden;
+        (mounted && mount.root_place().same(place)).then(|| mount.clone())
     }
 
     /// What is mounted on a place, if anything: the topmost mount's root.
     pub fn cross_down(&self, place: Place) -> Place {
         let mut place = place;
-        if let Place::Host(host) = &place
-            && host.mount.is_base()
-            && !self.points.borrow().contains(&host.path)
-        {
-            return place;
-        }
         'again: loop {
+            if let Place::Host(host) = &place
+                && !self.is_point(host)
+            {
+                return place;
+            }
             for mount in self.all.borrow().iter().rev() {
-                if mount.at.borrow().as_ref().is_some_and(|at| at.same(&place)) {
+                if mount.is_on(&place) {
                     place = mount.root_place();
                     continue 'again;
                 }
             }
             return place;
         }
+    }
+
+    fn is_point(&self, place: &HostPlace) -> bool {
+        let points = self.points.borrow();
+        points
+            .get(&place.mount.id)
+            .is_some_and(|points| points.contains(&place.path))
+            || self.fittings.borrow().contains(&place.path)
     }
 
     /// From the root of a mount to what it is mounted on; any other place stays.
@@ -377,10 +440,7 @@ impl Mounts {
 
     pub fn is_mountpoint(&self, place: &VirtualPlace) -> bool {
         let place = Place::Virtual(place.clone());
-        self.all
-            .borrow()
-            .iter()
-            .any(|mount| mount.at.borrow().as_ref().is_some_and(|at| at.same(&place)))
+        self.all.borrow().iter().any(|mount| mount.is_on(&place))
     }
 
     /// Is it used, or is something mounted on it?
@@ -390,7 +450,8 @@ impl Mounts {
 
     fn children(&self, mount: &Rc<Mount>) -> impl Iterator<Item = Rc<Mount>> {
         let id = mount.id;
-        let on = move |child: &&Rc<Mount>| child.at.borrow().as_ref().is_some_and(|at| at.mount().id == id);
+        let on =
+            move |child: &&Rc<Mount>| !child.hidden && child.at.borrow().as_ref().is_some_and(|at| at.mount().id == id);
         self.all
             .borrow()
             .iter()
@@ -407,6 +468,9 @@ impl Mounts {
         }
         self.all.borrow_mut().retain(|other| other.id != mount.id);
         mount.attached.set(false);
+        if mount.is_base() {
+            mount.at.replace(None);
+        }
         self.changed_now();
         let shared = |other: &Rc<Mount>| other.minor == mount.minor;
         if !self.all.borrow().iter().any(shared) {
@@ -436,14 +500,19 @@ impl Mounts {
 
     fn changed_now(&self) {
         let all = self.all.borrow();
-        self.visible.set(all.iter().filter(|mount| !mount.hidden).count());
+        self.visible
+            .set(all.iter().filter(|mount| !mount.hidden && !mount.is_base()).count());
         let mut points = self.points.borrow_mut();
+        let mut fittings = self.fittings.borrow_mut();
         points.clear();
+        fittings.clear();
         for mount in all.iter() {
-            if let Some(Place::Host(at)) = &*mount.at.borrow()
-                && at.mount.is_base()
-            {
-                points.insert(at.path.clone());
+            if let Some(Place::Host(at)) = &*mount.at.borrow() {
+                if mount.hidden {
+                    fittings.insert(at.path.clone());
+                } else {
+                    points.entry(at.mount.id).or_default().insert(at.path.clone());
+                }
             }
         }
         self.changes.set(self.changes.get() + 1);
@@ -469,29 +538,8 @@ impl Mounts {
         .await;
     }
 
-    /// The path by which a caller with this root knows a place.
-    pub fn view_path(&self, place: &Place, root: &Place) -> Vec<u8> {
-        let path = full_path(place);
-        let prefix = full_path(root);
-        match path.strip_prefix(prefix.as_slice()) {
-            Some(rest) if prefix.len() > 1 => {
-                if rest.is_empty() {
-                    b"/".to_vec()
-                } else {
-                    rest.to_vec()
-                }
-            }
-            _ => path,
-        }
-    }
-
     pub fn mountpoint_path(&self, mount: &Mount) -> Vec<u8> {
-        mount.at.borrow().as_ref().map_or_else(|| b"/".to_vec(), full_path)
-    }
-
-    /// What it is mounted on.
-    pub fn mountpoint(&self, mount: &Mount) -> Option<Place> {
-        mount.at.borrow().clone()
+        mount.mountpoint().map_or_else(|| b"/".to_vec(), |at| full_path(&at))
     }
 
     /// The mount that it is mounted in.
@@ -500,48 +548,29 @@ impl Mounts {
     }
 }
 
+/// Where a mount has its mountpoint in `bound`, which shows the place that the mount is below of.
+fn moved(mount: &Mount, bound: &Rc<Mount>) -> Option<Place> {
+    Some(match (mount.at.borrow().as_ref()?, &bound.root) {
+        (Place::Host(at), Root::Host(_)) => Place::Host(HostPlace {
+            mount: bound.clone(),
+            path: at.path.clone(),
+        }),
+        (Place::Virtual(at), Root::Virtual(_)) => Place::Virtual(VirtualPlace {
+            mount: bound.clone(),
+            dentry: at.dentry.clone(),
+        }),
+        _ => return None,
+    })
+}
+
 fn is_below(at: &Place, source: &Place) -> bool {
     match (at, source) {
         (Place::Host(at), Place::Host(source)) => {
-            Rc::ptr_eq(&at.mount, &source.mount) && at.path != source.path && at.path.starts_with(&source.path)
+            Rc::ptr_eq(&at.mount, &source.mount) && at.path.starts_with(&source.path)
         }
         (Place::Virtual(at), Place::Virtual(source)) => {
-            Rc::ptr_eq(&at.mount, &source.mount)
-                && !Rc::ptr_eq(&at.dentry, &source.dentry)
-                && at.dentry.is_within(&source.dentry)
+            Rc::ptr_eq(&at.mount, &source.mount) && at.dentry.is_within(&source.dentry)
         }
         _ => false,
     }
-}
-
-/// The path from the root of the view.
-fn full_path(place: &Place) -> Vec<u8> {
-    let mount = place.mount();
-    let mut path = match &*mount.at.borrow() {
-        Some(at) => full_path(at),
-        None => Vec::new(),
-    };
-    let rest = match (place, &mount.root) {
-        (Place::Host(place), Root::Host(root)) => {
-            use std::os::unix::ffi::OsStrExt;
-            let rest = place.path.strip_prefix(root).unwrap_or(&place.path);
-            if rest.as_os_str().is_empty() {
-                Vec::new()
-            } else {
-                [b"/", rest.as_os_str().as_bytes()].concat()
-            }
-        }
-        (Place::Virtual(place), Root::Virtual(root)) => {
-            let path = place.dentry.path();
-            path.strip_prefix(root.path().as_slice())
-                .map(<[u8]>::to_vec)
-                .unwrap_or(path)
-        }
-        _ => Vec::new(),
-    };
-    if path == b"/" && !rest.is_empty() {
-        path.clear();
-    }
-    path.extend_from_slice(&rest);
-    if path.is_empty() { b"/".to_vec() } else { path }
 }

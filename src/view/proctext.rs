@@ -1,10 +1,13 @@
 //! The mount tables in /proc (proc(5)): the host's lines, and the view's after them.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStringExt;
+use std::rc::Rc;
 
 use fsmodules::api::{Description, MountFlags};
 
-use super::{Mount, Mounts, Place, Root};
+use super::{HostPlace, Mount, Mounts, Place, Root};
 
 /// `/proc/filesystems`: the host's, and those of the modules that it lacks.
 pub fn filesystems<'a>(host: &[u8], modules: impl Iterator<Item = &'a str>) -> Vec<u8> {
@@ -19,12 +22,12 @@ pub fn filesystems<'a>(host: &[u8], modules: impl Iterator<Item = &'a str>) -> V
 
 /// `/proc/PID/mountinfo`
 pub fn mountinfo(host: &[u8], mounts: &Mounts, root: &Place) -> Vec<u8> {
-    let mut text = host.to_vec();
-    for mount in mounts.visible() {
-        let shown = Shown::new(&mount, mounts, root, host);
-        let parent = match mounts.parent_of(&mount).filter(|parent| !parent.is_base()) {
-            Some(parent) => parent.id(),
-            None => host_parent(host, &shown.target),
+    let mut text = reachable(host, 4, mounts, root);
+    for (mount, shown) in shown(mounts, root, host) {
+        let parent = match mount.mountpoint() {
+            Some(Place::Host(at)) if at.mount.is_base() => host_parent(host, &at.path.to_string_lossy()),
+            Some(at) => at.mount().id(),
+            None => mount.id(),
         };
         let line = format!(
             "{} {parent} {} {} {} {} - {} {} {}\n",
@@ -44,10 +47,8 @@ pub fn mountinfo(host: &[u8], mounts: &Mounts, root: &Place) -> Vec<u8> {
 
 /// `/proc/PID/mounts`, in the form of fstab(5).
 pub fn mounts(host: &[u8], mounts: &Mounts, root: &Place) -> Vec<u8> {
-    let info = host_mountinfo();
-    let mut text = host.to_vec();
-    for mount in mounts.visible() {
-        let shown = Shown::new(&mount, mounts, root, &info);
+    let mut text = reachable(host, 1, mounts, root);
+    for (_, shown) in shown(mounts, root, &host_mountinfo()) {
         let options = shown.all_options();
         text.extend_from_slice(
             format!("{} {} {} {options} 0 0\n", shown.source, shown.target, shown.fstype).as_bytes(),
@@ -58,10 +59,8 @@ pub fn mounts(host: &[u8], mounts: &Mounts, root: &Place) -> Vec<u8> {
 
 /// `/proc/PID/mountstats`
 pub fn mountstats(host: &[u8], mounts: &Mounts, root: &Place) -> Vec<u8> {
-    let info = host_mountinfo();
-    let mut text = host.to_vec();
-    for mount in mounts.visible() {
-        let shown = Shown::new(&mount, mounts, root, &info);
+    let mut text = reachable(host, 4, mounts, root);
+    for (_, shown) in shown(mounts, root, &host_mountinfo()) {
         let line = format!(
             "device {} mounted on {} with fstype {}\n",
             shown.source, shown.target, shown.fstype
@@ -69,6 +68,41 @@ pub fn mountstats(host: &[u8], mounts: &Mounts, root: &Place) -> Vec<u8> {
         text.extend_from_slice(line.as_bytes());
     }
     text
+}
+
+/// The host's lines of the mounts that a caller with this root can reach; their mountpoint is the word with that
+/// number.
+fn reachable(host: &[u8], word: usize, mounts: &Mounts, root: &Place) -> Vec<u8> {
+    if root.is_host_root() {
+        return host.to_vec();
+    }
+    let mut text = String::new();
+    for line in String::from_utf8_lossy(host).lines() {
+        let mut words: Vec<&str> = line.split(' ').collect();
+        let Some(point) = words.get(word).map(|point| unescape(point)) else {
+            continue;
+        };
+        let place = Place::Host(HostPlace {
+            mount: mounts.base(),
+            path: OsString::from_vec(point).into(),
+        });
+        if let Some(path) = mounts.reachable_path(&place, root) {
+            let path = escape(&path);
+            words[word] = &path;
+            let _ = writeln!(text, "{}", words.join(" "));
+        }
+    }
+    text.into_bytes()
+}
+
+/// The view's mounts that a caller with this root can reach.
+fn shown<'a>(mounts: &Mounts, root: &'a Place, host: &'a [u8]) -> impl Iterator<Item = (Rc<Mount>, Shown)> {
+    let visible = mounts.visible().into_iter();
+    visible.filter_map(|mount| {
+        let target = mounts.reachable_path(&mount.root_place(), root)?;
+        let shown = Shown::new(&mount, &target, host);
+        Some((mount, shown))
+    })
 }
 
 fn host_mountinfo() -> Vec<u8> {
@@ -87,13 +121,12 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(mount: &Mount, mounts: &Mounts, root: &Place, host: &[u8]) -> Shown {
-        let target = escape(&mounts.view_path(&Place::of_mountpoint(mount, mounts), root));
+    fn new(mount: &Mount, target: &[u8], host: &[u8]) -> Shown {
         let dev = mount.dev();
         let mut shown = Shown {
             device: format!("{}:{}", libc::major(dev), libc::minor(dev)),
             root: "/".into(),
-            target,
+            target: escape(target),
             mount_options: mount_options(mount.flags()),
             fstype: String::new(),
             source: String::new(),
@@ -161,13 +194,6 @@ impl Shown {
     }
 }
 
-impl Place {
-    /// The place that a mount is shown at: its own root, whose path is the mountpoint's.
-    fn of_mountpoint(mount: &Mount, mounts: &Mounts) -> Place {
-        mounts.mountpoint(mount).unwrap_or_else(|| mounts.root_place())
-    }
-}
-
 /// The host's line whose mountpoint covers a path most closely.
 fn covering<'a>(host: &'a str, path: &[u8]) -> Option<&'a str> {
     host.lines()
@@ -220,6 +246,26 @@ fn escape(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// The inverse of [`escape`].
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\');
+        match octal.and_then(|octal| u8::from_str_radix(std::str::from_utf8(octal).ok()?, 8).ok()) {
+            Some(escaped) => {
+                bytes.push(escaped);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +275,7 @@ mod tests {
     #[test]
     fn escapes_as_the_kernel() {
         assert_eq!(escape(b"a b\tc\\d"), "a\\040b\\011c\\134d");
+        assert_eq!(unescape("a\\040b\\011c\\134d\\"), b"a b\tc\\d\\");
     }
 
     #[test]

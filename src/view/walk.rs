@@ -132,6 +132,8 @@ struct Walk {
     steps: VecDeque<Step>,
     slash: bool,
     native: bool,
+    /// The kernel, too, has its root there.
+    kernels_root: bool,
     symlinks: usize,
     flags: WalkFlags,
 }
@@ -160,13 +162,15 @@ impl Walker<'_> {
         let confined = flags.intersects(WalkFlags::BENEATH | WalkFlags::IN_ROOT);
         let root = if confined { start.clone() } else { self.root.clone() };
         let at = if absolute { root.clone() } else { start };
-        let native = at.is_plain() && self.root.is_plain();
+        let kernels_root = confined || self.root.is_host_root();
+        let native = at.is_transparent() && (kernels_root || !absolute);
         let mut walk = Walk {
             at,
             root,
             steps: VecDeque::new(),
             slash: false,
             native,
+            kernels_root,
             symlinks: 0,
             flags,
         };
@@ -185,8 +189,14 @@ impl Walker<'_> {
                     continue;
                 }
                 Step::DotDot => {
-                    walk.at = self.up(walk)?;
-                    walk.native &= walk.at.is_plain();
+                    let up = self.up(walk)?;
+                    // The kernel stops at its own root, and knows nothing of the view's mounts.
+                    walk.native &= if up.same(&walk.at) {
+                        walk.kernels_root
+                    } else {
+                        Rc::ptr_eq(up.mount(), walk.at.mount())
+                    };
+                    walk.at = up;
                     (last, parent) = (Last::DotDot, None);
                     continue;
                 }
@@ -210,14 +220,15 @@ impl Walker<'_> {
                     Some(place) => place,
                     // The kernel's own link, at the end of the path: for the kernel to follow.
                     None if ends => return Ok(self.found(walk, parent, last, Some(place))),
-                    None => target_of(&place, &self.mounts.base())?,
+                    None => self.target_of(&place)?,
                 },
                 Child::Symlink(place, _) | Child::Magic(place, ..) => place,
             };
             if !Rc::ptr_eq(place.mount(), directory.mount()) {
                 self.check_crossing(walk, &place)?;
+                walk.native = false;
             }
-            walk.native &= place.is_plain();
+            walk.native &= place.is_transparent();
             walk.at = place;
         }
         let place = walk.at.clone();
@@ -345,6 +356,18 @@ impl Walker<'_> {
         Ok(self.links.link(pid, link))
     }
 
+    /// Where one of the kernel's own links leads, if that has a path.
+    fn target_of(&self, link: &Place) -> Result<Place, Errno> {
+        let Place::Host(link) = link else {
+            return Err(Errno::ENOENT);
+        };
+        let target = std::fs::read_link(&link.path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+        if !target.is_absolute() {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok(self.mounts.host_place(&target, &self.root, None))
+    }
+
     /// "..": never above the root, and out of mounts to where they are mounted.
     fn up(&self, walk: &Walk) -> Result<Place, Errno> {
         if walk.at.same(&walk.root) {
@@ -409,27 +432,13 @@ fn follow_symlink(walk: &mut Walk, link: &Place, target: &[u8]) -> Result<(), Er
         return Err(Errno::ENOENT);
     }
     // The kernel would follow the host's link, but not one that only the view has.
-    walk.native &= link.is_plain();
+    walk.native &= link.is_transparent();
     if target[0] == b'/' {
         if walk.flags.contains(WalkFlags::BENEATH) {
             return Err(Errno::EXDEV);
         }
         walk.at = walk.root.clone();
+        walk.native &= walk.kernels_root;
     }
     push(walk, target)
-}
-
-/// Where one of the kernel's own links leads, if that has a path.
-fn target_of(link: &Place, base: &Rc<super::Mount>) -> Result<Place, Errno> {
-    let Place::Host(link) = link else {
-        return Err(Errno::ENOENT);
-    };
-    let target = std::fs::read_link(&link.path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
-    if !target.is_absolute() {
-        return Err(Errno::ENOTDIR);
-    }
-    Ok(Place::Host(HostPlace {
-        mount: base.clone(),
-        path: target,
-    }))
 }

@@ -1,0 +1,107 @@
+//! Calls on files of the host that the view shows elsewhere or allows less of: the kernel makes them, with the path
+//! where it has the file.
+
+use std::rc::Rc;
+
+use fsmodules::api::{Access, Errno, MountFlags, OpenFlags};
+
+use crate::trap::Reply;
+use crate::view::{Found, WalkFlags};
+
+use super::Ctx;
+use super::context::{HostFile, Slot, host_file};
+
+/// A call that changes the file at the path in argument `arg`.
+pub async fn change(cx: &Ctx, arg: usize, file: &HostFile) -> Result<Reply, Errno> {
+    file.check_writable()?;
+    cx.with_paths(&[(arg, file)]).await
+}
+
+/// A call that makes the name in argument `arg`.
+pub async fn make(cx: &Ctx, arg: usize, name: &HostFile) -> Result<Reply, Errno> {
+    name.check_makeable()?;
+    cx.with_paths(&[(arg, name)]).await
+}
+
+/// A call that removes the name in argument `arg`.
+pub async fn remove(cx: &Ctx, arg: usize, name: &HostFile) -> Result<Reply, Errno> {
+    name.check_removable()?;
+    cx.with_paths(&[(arg, name)]).await
+}
+
+/// openat(2) and openat2(2). The descriptor of a directory keeps in mind through which mount it was opened.
+pub async fn open(cx: &Ctx, found: &Found, file: &HostFile, flags: OpenFlags) -> Result<Reply, Errno> {
+    let writes = flags.writable() || flags.contains(OpenFlags::TRUNC);
+    let makes = flags.contains(OpenFlags::CREAT) && found.place.is_none() || flags.contains(OpenFlags::TMPFILE);
+    if !flags.contains(OpenFlags::PATH) && (makes || writes && !is_special(file)) {
+        file.check_writable()?;
+    }
+    let reply = cx.with_paths(&[(1, file)]).await?;
+    if let Reply::Return(fd @ 0..) = reply {
+        cx.task.files().opened_through(fd as i32, &file.mount);
+    }
+    Ok(reply)
+}
+
+/// Writing to FIFOs, sockets and devices is no writing to the file system.
+fn is_special(file: &HostFile) -> bool {
+    std::fs::metadata(file.as_path()).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+}
+
+/// access(2) and its family.
+pub async fn access(cx: &Ctx, file: &HostFile, mask: Access) -> Result<Reply, Errno> {
+    let reply = cx.with_paths(&[(1, file)]).await?;
+    if matches!(reply, Reply::Return(0)) {
+        if mask.contains(Access::WRITE) && !is_special(file) {
+            file.check_writable()?;
+        }
+        let noexec = file.mount.flags().contains(MountFlags::NOEXEC);
+        if mask.contains(Access::EXECUTE) && noexec && std::fs::metadata(file.as_path()).is_ok_and(|m| m.is_file()) {
+            return Err(Errno::EACCES);
+        }
+    }
+    Ok(reply)
+}
+
+/// linkat(2) between files of the host.
+pub async fn link(cx: &Ctx, flags: u32) -> Result<Reply, Errno> {
+    let follow = flags & libc::AT_SYMLINK_FOLLOW as u32 != 0;
+    let old_path = cx.path(1)?;
+    let old = if old_path.is_empty() {
+        None
+    } else {
+        let walk = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
+        let found = cx.walk(cx.fd(0), &old_path, walk).await?;
+        // A link below /proc stands for the open file, which no path names.
+        host_file(&found).filter(|_| !follow || !old_path.starts_with(b"/proc/"))
+    };
+    let new = name(cx, cx.fd(2), &cx.path(3)?).await?;
+    new.check_makeable()?;
+    let Some(old) = old else {
+        return cx.with_paths(&[(3, &new)]).await;
+    };
+    if !Rc::ptr_eq(&old.mount, &new.mount) {
+        return Err(Errno::EXDEV);
+    }
+    cx.with_paths(&[(1, &old), (3, &new)]).await
+}
+
+/// renameat2(2) between directories of the host.
+pub async fn rename(cx: &Ctx) -> Result<Reply, Errno> {
+    let old = name(cx, cx.fd(0), &cx.path(1)?).await?;
+    let new = name(cx, cx.fd(2), &cx.path(3)?).await?;
+    if !Rc::ptr_eq(&old.mount, &new.mount) {
+        return Err(Errno::EXDEV);
+    }
+    old.check_removable()?;
+    new.check_removable()?;
+    cx.with_paths(&[(1, &old), (3, &new)]).await
+}
+
+/// The name at the end of a path, which is in a directory of the host.
+async fn name(cx: &Ctx, dirfd: i32, path: &[u8]) -> Result<HostFile, Errno> {
+    match cx.walked_slot(dirfd, path).await? {
+        Slot::Host(name) => Ok(name),
+        _ => Err(Errno::EXDEV),
+    }
+}
