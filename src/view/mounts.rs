@@ -541,11 +541,6 @@ impl Mounts {
     pub fn mountpoint_path(&self, mount: &Mount) -> Vec<u8> {
         mount.mountpoint().map_or_else(|| b"/".to_vec(), |at| full_path(&at))
     }
-
-    /// The mount that it is mounted in.
-    pub fn parent_of(&self, mount: &Mount) -> Option<Rc<Mount>> {
-        mount.at.borrow().as_ref().map(|at| at.mount().clone())
-    }
 }
 
 /// Where a mount has its mountpoint in `bound`, which shows the place that the mount is below of.
