@@ -1,6 +1,6 @@
 //! A session: one view from its first program to its end. The loop that owns everything.
 //!
-//! Only this loop blocks. Each caught call is one future; a call that waits for longer than [`PARK_AFTER`] has its
+//! Only this loop blocks. Each caught call is one future; a call that waits for longer than [`crate::trap::Tracer::patience`] has its
 //! thread parked, so that signals reach it. When the command ends, what is mounted is written back and unmounted, and
 //! the servers have a grace period to end.
 
@@ -15,10 +15,8 @@ use crate::dispatch::{self, Ctx};
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
 use crate::task::{Fs, Task};
-use crate::trap::{self, Event, Reply, Tid, WaitStatus};
+use crate::trap::{Event, Reply, Tid, WaitStatus};
 
-/// As long as this a waiting thread is left in its stop, where an answer costs least.
-const PARK_AFTER: Duration = Duration::from_millis(1);
 /// A thread whose call the kernel is running for us is looked at again after this.
 const PARK_AGAIN: Duration = Duration::from_millis(10);
 /// Between asking the last processes to end and ending them.
@@ -116,7 +114,8 @@ impl Session {
         if ready.contains(&0) {
             self.answer_door();
         }
-        if let Some(signal) = trap::asked_to_end() {
+        let asked = self.hv.tracer.borrow_mut().asked_to_end();
+        if let Some(signal) = asked {
             self.pass_on(signal);
         }
     }
@@ -183,23 +182,22 @@ impl Session {
         task.job.replace(Some(job));
         self.tick();
         if task.in_call(serial) {
+            let patience = self.hv.tracer.borrow().patience();
             self.parking
-                .push_back((self.hv.now() + PARK_AFTER, Rc::downgrade(&task), serial));
+                .push_back((self.hv.now() + patience, Rc::downgrade(&task), serial));
         }
     }
 
     fn park_waiting(&mut self) {
         let now = self.hv.now();
-        while let Some((when, ..)) = self.parking.front() {
-            if *when > now {
+        while let Some((when, task, serial)) = self.parking.front() {
+            let (when, serial) = (*when, *serial);
+            let task = task.upgrade().filter(|task| task.in_call(serial));
+            if task.is_some() && when > now {
                 return;
             }
-            let Some((_, task, serial)) = self.parking.pop_front() else {
-                return;
-            };
-            let Some(task) = task.upgrade().filter(|task| task.in_call(serial)) else {
-                continue;
-            };
+            self.parking.pop_front();
+            let Some(task) = task else { continue };
             if !self.hv.tracer.borrow_mut().park(task.tid.get()) {
                 self.parking.push_back((now + PARK_AGAIN, Rc::downgrade(&task), serial));
             }

@@ -13,7 +13,7 @@ use crate::door::Door;
 use crate::hypervisor::Hypervisor;
 use crate::session::Session;
 use crate::trace::Trace;
-use crate::trap::{self, SpawnSpec, Tracer, WaitStatus};
+use crate::trap::{self, Engine, SpawnSpec, Tracer, WaitStatus};
 use crate::view::Mounts;
 
 use super::mountspec::MountSpec;
@@ -32,6 +32,9 @@ pub struct Run {
     /// Print one line a call: `call`, `fuse` or both, to stderr or to a file
     #[arg(long, value_name = "call,fuse[:FILE]", num_args = 0..=1, require_equals = true, default_missing_value = "call,fuse")]
     trace: Option<String>,
+    /// How calls are caught: auto, ptrace (works everywhere) or notify (fast, Linux 5.19 and newer)
+    #[arg(long, value_name = "ENGINE", default_value = "auto", env = "UMVU_ENGINE")]
+    engine: Engine,
     /// How long filesystems may take to end after the command
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     grace: u64,
@@ -83,7 +86,7 @@ impl Run {
             Err(_) => None,
         };
         trap::probe().map_err(|e| Failure::new(e.to_string()))?;
-        let mut tracer = Tracer::new();
+        let mut tracer = Tracer::new().map_err(|e| Failure::new(e.to_string()))?;
         let argv = self.command.iter().map(|arg| arg.as_bytes().to_vec()).collect();
         let spec = SpawnSpec {
             program: program.as_os_str().as_bytes().to_vec(),
@@ -91,7 +94,7 @@ impl Run {
             envp: None,
         };
         let shown = self.command[0].to_string_lossy();
-        let main = tracer.spawn(&spec).map_err(|e| cannot_run(&shown, &e))?;
+        let main = tracer.spawn(&spec, self.engine).map_err(|e| cannot_run(&shown, &e))?;
         let modules = modules();
         let mounts = Mounts::new();
         fit_out(&mounts, &modules);
@@ -113,6 +116,7 @@ pub fn serve(spec: MountSpec, name: Option<String>) -> Outcome {
         mount: Vec::new(),
         name,
         trace: None,
+        engine: Engine::default(),
         grace: 10,
         command: argv,
     };

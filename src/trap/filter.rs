@@ -33,23 +33,44 @@ fn branch(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
+/// How caught calls reach umvu.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// By a ptrace stop.
+    Trace,
+    /// By user notification.
+    Notify,
+}
+
+impl Delivery {
+    fn action(self) -> u32 {
+        match self {
+            Delivery::Trace => TRACE,
+            Delivery::Notify => libc::SECCOMP_RET_USER_NOTIF,
+        }
+    }
+}
+
 /// What becomes of a call number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
     Return(u32),
+    Catch,
     /// Caught if one of these arguments can be a virtual descriptor.
     Fds(Catch),
 }
 
 /// The filter of every process in a view.
-pub fn program() -> Program {
+pub fn program(delivery: Delivery) -> Program {
     let mut code = vec![
         op(LOAD, ARCH),
         branch(JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0),
         // i386: nothing may slip past.
         op(RETURN, ERRNO | libc::ENOSYS as u32),
         op(LOAD, NR),
-        branch(JUMP_EQ, CONTROL_CALL, 1, 0),
+        branch(JUMP_EQ, CONTROL_CALL, 0, 1),
+        op(RETURN, delivery.action()),
+        // The way back into a call that the tracer makes anew.
         branch(JUMP_EQ, AGAIN_CALL, 0, 1),
         op(RETURN, TRACE),
         branch(JUMP_GE, X32, 0, 1),
@@ -57,13 +78,14 @@ pub fn program() -> Program {
     ];
     tree(
         &ranges(action),
-        &mut |action| leaf(action, PLACEHOLDER_MIN..NEGATIVE),
+        &mut |action| leaf(action, delivery, PLACEHOLDER_MIN..NEGATIVE),
         &mut code,
     );
     code
 }
 
-/// A further filter for a process that has virtual files at low numbers, as bytes: `struct sock_filter` each.
+/// A further filter for a process that has virtual files at low numbers, as bytes: `struct sock_filter` each. It
+/// cannot notify, as only the first filter has a listener.
 pub fn added_filter(level: FdLevel) -> Vec<u8> {
     let mut code = vec![
         op(LOAD, ARCH),
@@ -73,9 +95,14 @@ pub fn added_filter(level: FdLevel) -> Vec<u8> {
     ];
     let low = |nr| match action(nr) {
         fds @ Action::Fds(_) => fds,
-        Action::Return(_) => Action::Return(ALLOW),
+        Action::Return(_) | Action::Catch => Action::Return(ALLOW),
     };
-    tree(&ranges(low), &mut |action| leaf(action, 0..level.bound()), &mut code);
+    let low_fds = 0..level.bound();
+    tree(
+        &ranges(low),
+        &mut |action| leaf(action, Delivery::Trace, low_fds.clone()),
+        &mut code,
+    );
     code.iter()
         .flat_map(|i| [&i.code.to_ne_bytes()[..], &[i.jt, i.jf], &i.k.to_ne_bytes()].concat())
         .collect()
@@ -87,7 +114,7 @@ fn action(nr: u32) -> Action {
         None => Action::Return(ERRNO | libc::ENOSYS as u32),
         Some(Treat::Pass(_)) => Action::Return(ALLOW),
         Some(Treat::Refuse(errno, _)) => Action::Return(ERRNO | errno.raw() as u32),
-        Some(Treat::Serve(Catch::Always)) => Action::Return(TRACE),
+        Some(Treat::Serve(Catch::Always)) => Action::Catch,
         Some(Treat::Serve(catch)) => Action::Fds(catch),
     }
 }
@@ -123,9 +150,10 @@ fn tree(ranges: &[(u32, Action)], leaf: &mut impl FnMut(Action) -> Program, code
 }
 
 /// The end of a path through the tree: caught are descriptors in `caught`. They are 32-bit integers.
-fn leaf(action: Action, caught: Range<u32>) -> Program {
+fn leaf(action: Action, delivery: Delivery, caught: Range<u32>) -> Program {
     let catch = match action {
         Action::Return(value) => return vec![op(RETURN, value)],
+        Action::Catch => return vec![op(RETURN, delivery.action())],
         Action::Fds(catch) => catch,
     };
     let mut code = Program::new();
@@ -133,7 +161,7 @@ fn leaf(action: Action, caught: Range<u32>) -> Program {
         code.push(op(LOAD, ARGS + 8 * u32::from(arg)));
         code.push(branch(JUMP_GE, caught.end, 2, 0));
         code.push(branch(JUMP_GE, caught.start, 0, 1));
-        code.push(op(RETURN, TRACE));
+        code.push(op(RETURN, delivery.action()));
     }
     code.push(op(RETURN, ALLOW));
     code
@@ -174,19 +202,23 @@ mod tests {
 
     #[test]
     fn agrees_with_the_table_for_every_number() {
-        let code = program();
-        assert!(code.len() < 4096, "{} instructions", code.len());
-        for nr in 0..=table::LAST + 50 {
-            let with = |fd: u64| call(&code, nr, [fd; 6]);
-            match action(nr) {
-                Action::Return(value) => assert_eq!(with(0), value, "{nr}"),
-                Action::Fds(_) => {
-                    assert_eq!(with(0), ALLOW, "{nr}");
-                    assert_eq!(with(767), ALLOW, "{nr}");
-                    assert_eq!(with(768), TRACE, "{nr}");
-                    assert_eq!(with(u64::MAX), ALLOW, "{nr}");
-                    // Only the low half is the descriptor.
-                    assert_eq!(with(1 << 32), ALLOW, "{nr}");
+        for delivery in [Delivery::Trace, Delivery::Notify] {
+            let code = program(delivery);
+            assert!(code.len() < 4096, "{} instructions", code.len());
+            let caught = delivery.action();
+            for nr in 0..=table::LAST + 50 {
+                let with = |fd: u64| call(&code, nr, [fd; 6]);
+                match action(nr) {
+                    Action::Return(value) => assert_eq!(with(0), value, "{nr}"),
+                    Action::Catch => assert_eq!(with(0), caught, "{nr}"),
+                    Action::Fds(_) => {
+                        assert_eq!(with(0), ALLOW, "{nr}");
+                        assert_eq!(with(767), ALLOW, "{nr}");
+                        assert_eq!(with(768), caught, "{nr}");
+                        assert_eq!(with(u64::MAX), ALLOW, "{nr}");
+                        // Only the low half is the descriptor.
+                        assert_eq!(with(1 << 32), ALLOW, "{nr}");
+                    }
                 }
             }
         }
@@ -194,12 +226,12 @@ mod tests {
 
     #[test]
     fn nothing_slips_past() {
-        let code = program();
+        let code = program(Delivery::Notify);
         assert_eq!(run(&code, 0x4000_0003, 5, [0; 6]), ENOSYS);
         assert_eq!(call(&code, X32 + 1, [0; 6]), ENOSYS);
         assert_eq!(call(&code, 100_000, [0; 6]), ENOSYS);
         assert_eq!(call(&code, libc::SYS_io_uring_setup as u32, [0; 6]), ENOSYS);
-        assert_eq!(call(&code, CONTROL_CALL, [0; 6]), TRACE);
+        assert_eq!(call(&code, CONTROL_CALL, [0; 6]), Delivery::Notify.action());
         assert_eq!(call(&code, AGAIN_CALL, [0; 6]), TRACE);
     }
 

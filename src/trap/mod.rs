@@ -5,6 +5,7 @@
 
 mod filter;
 mod memory;
+mod notify;
 mod spawn;
 mod sys;
 mod tracer;
@@ -12,7 +13,6 @@ mod tracer;
 pub use filter::added_filter;
 pub use memory::{GuestMemory, Memory};
 pub use spawn::{SpawnError, SpawnSpec, be_traced, control_call, exec_path, probe};
-pub use sys::asked_to_end;
 pub use tracer::Tracer;
 
 use std::fmt;
@@ -20,6 +20,31 @@ use std::fmt;
 use fsmodules::api::Errno;
 
 use crate::abi::RawCall;
+
+/// How calls are caught. Both engines use ptrace for the lives of threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// By notification where the kernel has it, else by ptrace.
+    #[default]
+    Auto,
+    /// By ptrace stops: works everywhere.
+    Ptrace,
+    /// By seccomp user notification (Linux 5.19 and newer).
+    Notify,
+}
+
+impl std::str::FromStr for Engine {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Engine, String> {
+        match name {
+            "auto" => Ok(Engine::Auto),
+            "ptrace" => Ok(Engine::Ptrace),
+            "notify" => Ok(Engine::Notify),
+            other => Err(format!("`{other}` is not known; it is auto, ptrace or notify")),
+        }
+    }
+}
 
 /// A thread id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,11 +1,14 @@
 //! How a process comes to be traced: as a new command, or by asking for it.
 
 use std::ffi::CString;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use fsmodules::api::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{Error, Tid, filter, sys};
+use super::filter::{self, Delivery};
+use super::notify::Listener;
+use super::{Engine, Error, Reply, Tid, sys};
 use crate::control::MAX_MESSAGE;
 use crate::table::CONTROL_CALL;
 
@@ -40,55 +43,131 @@ fn pipe() -> Result<(std::io::PipeReader, std::io::PipeWriter), SpawnError> {
     std::io::pipe().map_err(|e| forbidden("a pipe")(Errno::from_raw(e.raw_os_error().unwrap_or(0))))
 }
 
-/// Starts a command under the filter, traced from its first instruction on.
-pub fn start(spec: &SpawnSpec) -> Result<Tid, SpawnError> {
+/// Starts a command under the filter, traced from its first instruction on. With the notify engine, its listener too.
+/// `signals` shows changes of children ([`sys::signals`]).
+pub fn start(spec: &SpawnSpec, engine: Engine, signals: BorrowedFd<'_>) -> Result<(Tid, Option<Listener>), SpawnError> {
     let program = CString::new(spec.program.as_slice()).map_err(|_| SpawnError::Exec(Errno::EINVAL))?;
     let argv = c_strings(&spec.argv)?;
     let envp = spec.envp.as_deref().map(c_strings).transpose()?;
-    let code = filter::program();
-    // The child waits for `go` until it is traced, and says by `failed` which step failed and why.
-    let (go_reader, go) = pipe()?;
-    let (mut failed_reader, failed) = pipe()?;
-    let tid = sys::fork(|| {
-        // The child's copy of the writing end would keep the pipe open.
-        sys::close(go.as_raw_fd());
+    let filters = Filters::new(engine);
+    let limit = raise_fd_limit();
+    // The child waits for `go` until it is traced, and says by `report` what it has and what has failed. It shares our
+    // descriptors, so neither of us may close any before it has executed the command.
+    let (go_reader, mut go) = pipe()?;
+    let (mut report_reader, report) = pipe()?;
+    let tid = sys::fork_with_shared_files(|| {
         sys::read_byte(go_reader.as_raw_fd());
-        let (step, errno) = match sys::install_filter(&code) {
-            Err(errno) => (b'f', errno),
-            Ok(()) => (b'x', sys::exec(&program, &argv, envp.as_deref())),
+        let say = |what: u8, number: i32| {
+            let message = [&[what][..], &number.to_ne_bytes()].concat();
+            let _ = std::io::Write::write_all(&mut &report, &message);
         };
-        let mut report = vec![step];
-        report.extend_from_slice(&errno.raw().to_ne_bytes());
-        let _ = std::io::Write::write_all(&mut &failed, &report);
+        match filters.install() {
+            Ok(listener) => say(FILTERED, listener.unwrap_or(NO_LISTENER)),
+            Err(errno) => return say(NO_FILTER, errno.raw()),
+        }
+        let _ = setrlimit(Resource::Nofile, limit);
+        say(NO_EXEC, sys::exec(&program, &argv, envp.as_deref()).raw());
     })
     .map_err(forbidden("a new process"))?;
-    drop((go_reader, failed));
-    let seized = sys::seize(tid);
-    drop(go);
-    if let Err(errno) = seized {
-        let _ = sys::wait_for(tid);
+    if let Err(errno) = sys::seize(tid) {
+        sys::kill(tid);
+        let _ = sys::status_of(tid, true);
         return Err(forbidden("ptrace")(errno));
     }
-    if until_exec(tid) {
-        return Ok(tid);
+    let _ = std::io::Write::write_all(&mut go, b"g");
+    let listener = match next_word(&mut report_reader) {
+        Some((FILTERED, NO_LISTENER)) => None,
+        Some((FILTERED, number)) => Some(Listener::new(sys::adopt_fd(number))),
+        Some((_, errno)) => {
+            let _ = sys::status_of(tid, true);
+            return Err(forbidden("seccomp filters")(Errno::from_raw(errno)));
+        }
+        None => return Err(SpawnError::Exec(Errno::EIO)),
+    };
+    if until_exec(tid, listener.as_ref(), signals) {
+        return Ok((tid, listener));
     }
-    let mut report = Vec::new();
-    let _ = std::io::Read::read_to_end(&mut failed_reader, &mut report);
-    match report.split_first() {
-        Some((b'f', errno)) => Err(forbidden("seccomp filters")(errno_of(errno))),
-        Some((_, errno)) => Err(SpawnError::Exec(errno_of(errno))),
-        None => Err(SpawnError::Exec(Errno::EIO)),
-    }
+    drop(report);
+    Err(SpawnError::Exec(match next_word(&mut report_reader) {
+        Some((_, errno)) => Errno::from_raw(errno),
+        None => Errno::EIO,
+    }))
 }
 
-fn errno_of(bytes: &[u8]) -> Errno {
-    Errno::from_raw(bytes.try_into().map_or(libc::EIO, i32::from_ne_bytes))
+/// umvu has a descriptor or two for each open virtual file of each guest: it takes as many as it may. What the limit
+/// was, for the command.
+fn raise_fd_limit() -> Rlimit {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Without it, guests meet umvu's limit before theirs.
+    let _ = setrlimit(Resource::Nofile, most);
+    limit
+}
+
+fn next_word(report: &mut std::io::PipeReader) -> Option<(u8, i32)> {
+    let mut word = [0; 5];
+    std::io::Read::read_exact(report, &mut word).ok()?;
+    let [what, number @ ..] = word;
+    Some((what, i32::from_ne_bytes(number)))
+}
+
+// What a child says on its way to exec, each followed by a number.
+/// Its filter is there; the number is that of the listener.
+const FILTERED: u8 = b'l';
+const NO_LISTENER: i32 = -1;
+const NO_FILTER: u8 = b'f';
+const NO_EXEC: u8 = b'x';
+
+/// The filter programs to try, the first one first.
+struct Filters {
+    notifying: Option<Vec<libc::sock_filter>>,
+    tracing: Option<Vec<libc::sock_filter>>,
+}
+
+impl Filters {
+    fn new(engine: Engine) -> Filters {
+        Filters {
+            notifying: (engine != Engine::Ptrace).then(|| filter::program(Delivery::Notify)),
+            tracing: (engine != Engine::Notify).then(|| filter::program(Delivery::Trace)),
+        }
+    }
+
+    /// Installs one; the number of its listener, if it has one.
+    fn install(&self) -> Result<Option<i32>, Errno> {
+        let mut result = Err(Errno::ENOSYS);
+        if let Some(program) = &self.notifying {
+            // EINVAL: a kernel before 5.19. EBUSY: somebody else listens already.
+            result = sys::install_notifying_filter(program).map(Some);
+        }
+        match &self.tracing {
+            Some(program) if result.is_err() => sys::install_filter(program).map(|()| None),
+            _ => result,
+        }
+    }
 }
 
 /// Lets it go as far as its exec, and leaves it running there; `false` if it ended before.
-fn until_exec(tid: Tid) -> bool {
+fn until_exec(tid: Tid, listener: Option<&Listener>, signals: BorrowedFd<'_>) -> bool {
+    // The exec itself may be caught.
+    let mut awaited = listener;
     loop {
-        let Ok(status) = sys::wait_for(tid) else { return false };
+        if let Some(listener) = awaited
+            && sys::poll(&[listener.as_fd(), signals], None)[0] != 0
+        {
+            if let Some((_, exec, _)) = listener.receive() {
+                listener.answer(exec, Reply::Passthrough);
+            }
+            awaited = None;
+        }
+        sys::take_signals(signals);
+        let status = match sys::status_of(tid, awaited.is_none()) {
+            Ok(Some(status)) => status,
+            Ok(None) => continue,
+            Err(_) => return false,
+        };
         if !libc::WIFSTOPPED(status) {
             return false;
         }
@@ -105,7 +184,7 @@ fn until_exec(tid: Tid) -> bool {
 pub fn be_traced(ask: impl FnOnce(i32) -> Result<(), String>) -> Result<(), String> {
     sys::allow_tracing();
     ask(std::process::id() as i32)?;
-    sys::install_filter(&filter::program())
+    sys::install_filter(&filter::program(Delivery::Trace))
         .map_err(|errno| format!("this host does not allow seccomp filters ({errno})"))
 }
 

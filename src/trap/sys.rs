@@ -2,9 +2,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use fsmodules::api::Errno;
@@ -84,6 +83,12 @@ pub fn swap_signal_mask(tid: Tid, mask: u64) -> Result<u64> {
     Ok(old)
 }
 
+/// Ends a process at once; it may be gone already.
+pub fn kill(tid: Tid) {
+    // SAFETY: no pointers.
+    unsafe { libc::kill(tid.as_raw(), libc::SIGKILL) };
+}
+
 /// The next change of any child or tracee, if there is one: its id and raw status.
 pub fn next_status() -> Option<(Tid, i32)> {
     let mut status = 0;
@@ -99,47 +104,24 @@ pub fn next_status() -> Option<(Tid, i32)> {
     }
 }
 
-/// Waits for one process; its raw status.
-pub fn wait_for(tid: Tid) -> Result<i32> {
+/// The next change of one process, its raw status. Without `block`, `None` if there is none yet.
+pub fn status_of(tid: Tid, block: bool) -> Result<Option<i32>> {
+    let flags = libc::__WALL | if block { 0 } else { libc::WNOHANG };
     let mut status = 0;
     loop {
         // SAFETY: `status` is a live integer.
-        match check(unsafe { libc::waitpid(tid.as_raw(), &raw mut status, libc::__WALL) }.into()) {
-            Ok(_) => return Ok(status),
+        match check(unsafe { libc::waitpid(tid.as_raw(), &raw mut status, flags) }.into()) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(status)),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }
 }
 
-/// Closes a descriptor of a child, whose owner is in the parent.
-pub fn close(fd: RawFd) {
-    // SAFETY: used between fork and exec only, on descriptors that nobody uses there any more.
-    unsafe { libc::close(fd) };
-}
-
-/// A signal by which somebody asks umvu to end.
-static ASKED: AtomicI32 = AtomicI32::new(0);
-
-extern "C" fn nothing(_: libc::c_int) {}
-
-/// Ctrl-C and Ctrl-\ at the terminal reach the guests by themselves; what kill(2) sends is for the command.
-extern "C" fn ask(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel passes a valid structure.
-    let from_terminal = unsafe { (*info).si_code } == libc::SI_KERNEL;
-    if !(from_terminal && matches!(signal, libc::SIGINT | libc::SIGQUIT)) {
-        ASKED.store(signal, Ordering::Relaxed);
-    }
-}
-
-/// The signal with which umvu was asked to end, if that has happened since the last time.
-pub fn asked_to_end() -> Option<i32> {
-    Some(ASKED.swap(0, Ordering::Relaxed)).filter(|&signal| signal != 0)
-}
-
 const ENDING: [libc::c_int; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP];
 
-/// The signals that interrupt [`poll`] and nothing else.
+/// The signals that umvu takes from a descriptor.
 fn awaited() -> libc::sigset_t {
     // SAFETY: the set is initialised before it is used.
     unsafe {
@@ -153,26 +135,49 @@ fn awaited() -> libc::sigset_t {
     }
 }
 
-/// A child's change, or a request to end, interrupts [`poll`] and nothing else. What umvu was told to ignore (nohup)
-/// stays ignored.
-pub fn prepare_signals() {
-    // SAFETY: the structures are fully initialised, and the handlers touch nothing but an atomic.
+/// From here on children's changes and requests to end come through this descriptor (signalfd(2)). What umvu was told to
+/// ignore (nohup) stays ignored.
+pub fn signals() -> Result<OwnedFd> {
+    let set = awaited();
+    // SAFETY: the set is initialised; the new descriptor is ours alone.
     unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
-        libc::sigaction(libc::SIGCHLD, &raw const action, null_mut());
-        for signal in ENDING {
-            let mut former: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(signal, std::ptr::null(), &raw mut former);
-            if former.sa_sigaction != libc::SIG_IGN {
-                action.sa_sigaction =
-                    ask as extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) as usize;
-                action.sa_flags = libc::SA_SIGINFO;
-                libc::sigaction(signal, &raw const action, null_mut());
-            }
-        }
-        let set = awaited();
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, null_mut());
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        let fd = check(libc::signalfd(-1, &raw const set, flags).into())?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// What signals have come to tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// `waitpid` has something to say.
+    pub children: bool,
+    /// The signal by which somebody asks umvu to end.
+    pub asked_to_end: Option<i32>,
+}
+
+/// Takes all signals that have come.
+pub fn take_signals(signals: BorrowedFd<'_>) -> News {
+    let mut news = News::default();
+    loop {
+        // SAFETY: all bytes zero are a valid structure, and the kernel writes no more than its length.
+        let info = unsafe {
+            let mut info: libc::signalfd_siginfo = std::mem::zeroed();
+            let len = size_of::<libc::signalfd_siginfo>();
+            if libc::read(signals.as_raw_fd(), (&raw mut info).cast(), len) != len as isize {
+                return news;
+            }
+            info
+        };
+        let signal = info.ssi_signo as i32;
+        // Ctrl-C and Ctrl-\\ at the terminal reach the guests by themselves; what kill(2) sends is for the command.
+        let from_terminal = info.ssi_code == libc::SI_KERNEL && matches!(signal, libc::SIGINT | libc::SIGQUIT);
+        match signal {
+            libc::SIGCHLD => news.children = true,
+            _ if from_terminal => {}
+            _ => news.asked_to_end = Some(signal),
+        }
     }
 }
 
@@ -187,9 +192,8 @@ fn restore_signals() {
     }
 }
 
-/// Blocks until a descriptor is readable, a child changes, umvu is asked to end or the time is over. The indices of readable ones.
-pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<usize> {
-    use std::os::fd::AsRawFd;
+/// Blocks until a descriptor is readable or the time is over; what each of them shows (`POLLIN`, `POLLHUP`).
+pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<i16> {
     let mut polled: Vec<libc::pollfd> = fds
         .iter()
         .map(|fd| libc::pollfd {
@@ -203,26 +207,24 @@ pub fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<usize> {
         tv_nsec: t.subsec_nanos().into(),
     });
     let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: the array, the time and the mask live for the call. The mask is the present one without SIGCHLD.
-    let count = unsafe {
-        let mut mask: libc::sigset_t = std::mem::zeroed();
-        libc::sigprocmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut mask);
-        libc::sigdelset(&raw mut mask, libc::SIGCHLD);
-        for signal in ENDING {
-            libc::sigdelset(&raw mut mask, signal);
-        }
-        libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, time, &raw const mask)
+    // SAFETY: the array and the time live for the call.
+    unsafe {
+        libc::ppoll(
+            polled.as_mut_ptr(),
+            polled.len() as libc::nfds_t,
+            time,
+            std::ptr::null(),
+        )
     };
-    if count <= 0 {
-        return Vec::new();
-    }
-    (0..polled.len()).filter(|&n| polled[n].revents != 0).collect()
+    polled.iter().map(|fd| fd.revents).collect()
 }
 
-/// Forks. In the child, `body` runs, and the process ends with it.
-pub fn fork(body: impl FnOnce()) -> Result<Tid> {
-    // SAFETY: umvu has one thread here, so the child may go on as any program does.
-    match check(unsafe { libc::fork() }.into())? {
+/// Makes a child that shares umvu's descriptors until it executes a program, so that what it opens umvu has too. In
+/// the child, `body` runs, and the process ends with it.
+pub fn fork_with_shared_files(body: impl FnOnce()) -> Result<Tid> {
+    let flags = (libc::CLONE_FILES | libc::SIGCHLD) as libc::c_long;
+    // SAFETY: umvu has one thread here, so the child, which gets a copy of all memory, may go on as any program does.
+    match check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })? {
         0 => {
             body();
             exit_now(127)
@@ -239,6 +241,16 @@ pub fn exit_now(status: i32) -> ! {
 
 /// From here on this process and all it starts run under the filter, and can gain no privileges.
 pub fn install_filter(program: &[libc::sock_filter]) -> Result<()> {
+    set_filter(program, 0).map(drop)
+}
+
+/// As [`install_filter`]; gives the number of the listener for its user notifications.
+pub fn install_notifying_filter(program: &[libc::sock_filter]) -> Result<RawFd> {
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    set_filter(program, flags).map(|fd| fd as RawFd)
+}
+
+fn set_filter(program: &[libc::sock_filter], flags: libc::c_ulong) -> Result<libc::c_long> {
     let program = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
@@ -249,11 +261,58 @@ pub fn install_filter(program: &[libc::sock_filter]) -> Result<()> {
         check(libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0,
+            flags,
             &raw const program,
-        ))?;
+        ))
     }
-    Ok(())
+}
+
+/// Takes over a descriptor that a child has opened in the table it shares with us.
+pub fn adopt_fd(fd: RawFd) -> OwnedFd {
+    // SAFETY: the child says that it is open, and has left it to us by executing another program.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// `SECCOMP_IOCTL_NOTIF_SET_FLAGS`, which the libc crate does not name: `_IOW('!', 4, __u64)`.
+const NOTIF_SET_FLAGS: libc::Ioctl = 0x4008_2104;
+const SYNC_WAKE_UP: libc::c_ulong = 1;
+
+/// Wake callers and umvu on the core that the other one runs on.
+pub fn notify_sync_wake_up(listener: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: the flags are passed by value.
+    check(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SET_FLAGS, SYNC_WAKE_UP) }.into()).map(drop)
+}
+
+/// Takes one notification, and blocks if there is none; `ENOENT` if its caller has died.
+pub fn notify_receive(listener: BorrowedFd<'_>) -> Result<libc::seccomp_notif> {
+    // SAFETY: all bytes zero are a valid notification, which the kernel demands and then fills in.
+    unsafe {
+        let mut received: libc::seccomp_notif = std::mem::zeroed();
+        check(libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut received).into())?;
+        Ok(received)
+    }
+}
+
+pub fn notify_send(listener: BorrowedFd<'_>, id: u64, val: i64, error: i32, flags: u32) -> Result<()> {
+    let mut response = libc::seccomp_notif_resp { id, val, error, flags };
+    // SAFETY: the response lives for the call.
+    check(unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut response) }.into())
+        .map(drop)
+}
+
+pub fn notify_add_fd(listener: BorrowedFd<'_>, place: &libc::seccomp_notif_addfd) -> Result<()> {
+    // SAFETY: the structure lives for the call.
+    check(
+        unsafe {
+            libc::ioctl(
+                listener.as_raw_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_ADDFD,
+                std::ptr::from_ref(place),
+            )
+        }
+        .into(),
+    )
+    .map(drop)
 }
 
 /// Lets any process of this user trace us, where the Yama module would restrict that to ancestors.

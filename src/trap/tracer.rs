@@ -1,6 +1,7 @@
-//! The ptrace engine: one state machine a thread.
+//! One state machine a thread.
 //!
-//! A caught call stands at its entry (a seccomp stop). From there the thread has one of these journeys:
+//! A caught call stands at its entry: in a seccomp stop, or in a notification ([`super::notify`]). From there the thread
+//! has one of these journeys:
 //!
 //! - *reply*: the result is put into the registers and the call skipped; or it passes.
 //! - *run*: the call is rewritten into another one, which the kernel makes; the thread then stands at that call's exit.
@@ -9,20 +10,27 @@
 //! - *park*: the call is rewritten into an endless ppoll(2). PTRACE_INTERRUPT takes the thread out; a signal that
 //!   matters is held in its delivery stop until the reply is there.
 //!
+//! A notification is answered directly. To run or park its call the thread must come to a ptrace stop first: the call is
+//! answered with -ERESTARTSYS while PTRACE_INTERRUPT is pending, and then goes the way of a second run.
+//!
 //! A thread may vanish at any moment (SIGKILL): then ptrace gives ESRCH, which is ignored here, because its exit is
 //! reported by `waitpid` in any case.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::{Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, spawn, sys};
+use super::notify::{Listener, Notification};
+use super::{Engine, Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, spawn, sys};
 use crate::abi::{RawCall, Regs, fold};
 use crate::table;
 
 const ERESTARTSYS: i64 = -512;
 const ERESTARTNOINTR: i64 = -513;
 const BLOCK_ALL: u64 = u64::MAX;
+
+const PATIENCE_STOPPED: Duration = Duration::from_millis(1);
+const PATIENCE_NOTIFIED: Duration = Duration::from_millis(20);
 
 /// What a thread is about to do at its next catch or stop.
 #[derive(Clone, Copy)]
@@ -44,6 +52,17 @@ struct Frame {
     executed: bool,
 }
 
+impl Frame {
+    fn new(regs: Regs) -> Frame {
+        Frame {
+            regs,
+            mask: None,
+            signal: 0,
+            executed: false,
+        }
+    }
+}
+
 enum State {
     /// Created, but its first stop or its parent's report of it is still to come.
     New {
@@ -53,6 +72,10 @@ enum State {
     Running,
     /// At the entry of a caught call.
     Entry(Frame),
+    /// Likewise, in a notification.
+    Notified(Notification),
+    /// Its notification has been answered so that it comes to a stop.
+    Surfacing(Next),
     /// In the kernel, with a call of [`Tracer::run`]. With `reply` its result is the caught call's.
     InCall {
         frame: Frame,
@@ -80,21 +103,38 @@ enum State {
 }
 
 /// All tracees of a session. It must be used by one thread only, the one that made it.
-#[derive(Default)]
 pub struct Tracer {
     threads: HashMap<Tid, State>,
     ready: VecDeque<Event>,
+    signals: OwnedFd,
+    news: sys::News,
+    listener: Option<Listener>,
+    /// A notification is there to be received.
+    notified: bool,
 }
 
 impl Tracer {
-    pub fn new() -> Tracer {
-        sys::prepare_signals();
-        Tracer::default()
+    pub fn new() -> Result<Tracer, Error> {
+        let forbidden = |errno| Error::Forbidden {
+            what: "signalfd",
+            errno,
+        };
+        Ok(Tracer {
+            threads: HashMap::new(),
+            ready: VecDeque::new(),
+            signals: sys::signals().map_err(forbidden)?,
+            news: sys::News::default(),
+            listener: None,
+            notified: false,
+        })
     }
 
     /// Starts a command; it runs as soon as events are taken.
-    pub fn spawn(&mut self, spec: &SpawnSpec) -> Result<Tid, SpawnError> {
-        let tid = spawn::start(spec)?;
+    pub fn spawn(&mut self, spec: &SpawnSpec, engine: Engine) -> Result<Tid, SpawnError> {
+        let (tid, listener) = spawn::start(spec, engine, self.signals.as_fd())?;
+        self.listener = listener;
+        // What has been seen of its start may hide what has come since.
+        self.news.children = true;
         self.threads.insert(tid, State::Running);
         Ok(tid)
     }
@@ -114,13 +154,41 @@ impl Tracer {
         Memory::new(tid)
     }
 
-    /// Blocks until there may be an event, one of the descriptors is readable, or the time is over.
-    pub fn wait(&mut self, fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<usize> {
-        if self.ready.is_empty() {
-            sys::poll(fds, timeout)
+    /// As long as this a waiting thread is best left where it is: parking it costs several switches, and until then
+    /// only SIGKILL reaches it.
+    pub fn patience(&self) -> Duration {
+        if self.listener.is_some() {
+            PATIENCE_NOTIFIED
         } else {
-            Vec::new()
+            PATIENCE_STOPPED
         }
+    }
+
+    /// Blocks until there may be an event, one of the descriptors is readable (their indices), or the time is over.
+    pub fn wait(&mut self, fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<usize> {
+        if !self.ready.is_empty() {
+            return Vec::new();
+        }
+        let own = self.listener.iter().map(|listener| listener.as_fd());
+        let all: Vec<BorrowedFd<'_>> = own.chain([self.signals.as_fd()]).chain(fds.iter().copied()).collect();
+        let mut shown = sys::poll(&all, timeout);
+        if self.listener.is_some() {
+            let listener = shown.remove(0);
+            self.notified = listener & libc::POLLIN != 0;
+            // The last process under its filter is gone.
+            if listener & libc::POLLHUP != 0 {
+                self.listener = None;
+            }
+        }
+        if shown.remove(0) != 0 {
+            self.news = sys::take_signals(self.signals.as_fd());
+        }
+        (0..shown.len()).filter(|&n| shown[n] != 0).collect()
+    }
+
+    /// The signal with which umvu was asked to end, if that has happened since the last time.
+    pub fn asked_to_end(&mut self) -> Option<i32> {
+        self.news.asked_to_end.take()
     }
 
     /// The next event, without waiting.
@@ -132,9 +200,56 @@ impl Tracer {
                 }
                 return Some(event);
             }
-            let (tid, status) = sys::next_status()?;
-            self.change(tid, status);
+            if std::mem::take(&mut self.news.children) {
+                while let Some((tid, status)) = sys::next_status() {
+                    self.change(tid, status);
+                }
+            } else if std::mem::take(&mut self.notified) {
+                self.receive();
+            } else {
+                return None;
+            }
         }
+    }
+
+    fn receive(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let Some((tid, notification, call)) = listener.receive() else {
+            return;
+        };
+        match self.threads.get_mut(&tid) {
+            Some(state @ State::Running) => {
+                *state = State::Notified(notification);
+                self.ready.push_back(Event::Syscall { tid, call: fold(call) });
+            }
+            // A rewritten call that the filter catches as well: it has been decided on already.
+            _ => listener.answer(notification, Reply::Passthrough),
+        }
+    }
+
+    /// Answers a caught call with a file that the thread shall have at this number, if that can be done from here.
+    pub fn reply_with_fd(&mut self, tid: Tid, file: BorrowedFd<'_>, at: i32, cloexec: bool) -> bool {
+        let (Some(state), Some(listener)) = (self.threads.get_mut(&tid), &self.listener) else {
+            return false;
+        };
+        let State::Notified(notification) = *state else {
+            return false;
+        };
+        // EBADF: the number is beyond the guest's RLIMIT_NOFILE.
+        let done = listener.answer_with_fd(notification, file, at, cloexec).is_ok();
+        if done {
+            *state = State::Running;
+        }
+        done
+    }
+
+    /// Brings a thread from its notification to a stop.
+    fn surface(&self, tid: Tid, notification: Notification, next: Next) -> State {
+        let _ = sys::interrupt(tid);
+        if let Some(listener) = &self.listener {
+            listener.answer(notification, Reply::Restart);
+        }
+        State::Surfacing(next)
     }
 
     /// Answers a caught call.
@@ -142,6 +257,12 @@ impl Tracer {
         let Some(state) = self.threads.remove(&tid) else { return };
         let next = match state {
             State::Entry(frame) => reply_at_entry(tid, frame, reply),
+            State::Notified(notification) => {
+                if let Some(listener) = &self.listener {
+                    listener.answer(notification, reply);
+                }
+                State::Running
+            }
             State::Exit(frame) => reply_at_exit(tid, frame, reply),
             State::Parked(frame) => {
                 let _ = sys::interrupt(tid);
@@ -159,6 +280,7 @@ impl Tracer {
                 frame,
                 next: Next::Reply(reply),
             },
+            State::Surfacing(Next::Park) => State::Surfacing(Next::Reply(reply)),
             other => other,
         };
         self.threads.insert(tid, next);
@@ -169,6 +291,7 @@ impl Tracer {
         let Some(state) = self.threads.remove(&tid) else { return };
         let next = match state {
             State::Entry(frame) => enter(tid, frame, call, false),
+            State::Notified(notification) => self.surface(tid, notification, Next::Run(call)),
             State::Exit(frame) => rewind(tid, frame, Next::Run(call)),
             State::Parked(frame) => {
                 let _ = sys::interrupt(tid);
@@ -188,6 +311,7 @@ impl Tracer {
                 frame,
                 next: Next::Run(call),
             },
+            State::Surfacing(Next::Park) => State::Surfacing(Next::Run(call)),
             other => other,
         };
         self.threads.insert(tid, next);
@@ -200,6 +324,7 @@ impl Tracer {
         };
         let (next, parked) = match state {
             State::Entry(frame) => (enter_parking(tid, frame), true),
+            State::Notified(notification) => (self.surface(tid, notification, Next::Park), true),
             State::Exit(frame) if !frame.executed => (rewind(tid, frame, Next::Park), true),
             other @ (State::Parked(_) | State::Held { .. }) => (other, true),
             other => (other, false),
@@ -278,15 +403,7 @@ impl Tracer {
                 self.threads.insert(tid, state);
             }
             _ => {
-                self.threads.insert(
-                    tid,
-                    State::Entry(Frame {
-                        regs,
-                        mask: None,
-                        signal: 0,
-                        executed: false,
-                    }),
-                );
+                self.threads.insert(tid, State::Entry(Frame::new(regs)));
                 self.ready.push_back(Event::Syscall {
                     tid,
                     call: fold(regs.call()),
@@ -402,6 +519,15 @@ impl Tracer {
             }
             Some(State::Leaving { frame, next }) if !group_stop => {
                 let state = rewind(tid, frame, next);
+                self.threads.insert(tid, state);
+            }
+            Some(State::Surfacing(next)) if !group_stop => {
+                let Ok(regs) = sys::regs(tid) else { return };
+                let frame = Frame::new(regs);
+                let state = match next {
+                    Next::Reply(reply) => reply_at_exit(tid, frame, reply),
+                    Next::Run(_) | Next::Park => rewind(tid, frame, next),
+                };
                 self.threads.insert(tid, state);
             }
             Some(state) => {

@@ -69,6 +69,7 @@ impl Work {
                 "PATH",
                 format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", programs().display()),
             )
+            .envs(std::env::var("UMVU_ENGINE").map(|engine| ("UMVU_ENGINE", engine)))
             .stdin(Stdio::null());
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
