@@ -22,7 +22,7 @@ use super::{APPLETS, Failure, Outcome};
 
 #[derive(Args)]
 pub struct Run {
-    /// Mount before the command starts: type=fuse,program=PROGRAM,source=SOURCE,target=DIR[,readonly][,options=…],
+    /// Mount before the command starts: type=fuse,program=PROGRAM,source=SOURCE,target=DIR (and readonly, options=…),
     /// or type=bind,source=PATH,target=PATH
     #[arg(long, value_name = "KEY=VALUE,…")]
     mount: Vec<MountSpec>,

@@ -27,7 +27,7 @@ fn programs() -> &'static Path {
             let built = Path::new(env!("CARGO_BIN_EXE_umvu")).parent().unwrap();
             for name in ["umvu", "umvu-memfs", "umvu-archivefs"] {
                 fs::copy(built.join(name), dir.path().join(name))
-                    .unwrap_or_else(|e| panic!("{name} is missing ({e}): run `cargo build --workspace` first"));
+                    .unwrap_or_else(|e| panic!("{name} is missing ({e}): run `cargo test --workspace`"));
             }
             dir
         })

@@ -1,7 +1,7 @@
 //! The FUSE module: mounts that are served by unmodified FUSE programs.
 //!
 //! [`device`] is where a server comes in and its answers return; [`fs`] and [`node`] are the cached tree;
-//! [`file`] and [`dirfile`] are what is open, with [`content`] as the page cache.
+//! [`mod@file`] and [`dirfile`] are what is open, with [`content`] as the page cache.
 
 mod background;
 mod content;
