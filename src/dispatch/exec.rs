@@ -453,6 +453,7 @@ pub fn executed(task: &Task) {
         files.leave();
         task.files.replace(files.copy());
     }
+    task.files().standard_open.set(false);
 }
 
 #[cfg(test)]

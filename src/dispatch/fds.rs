@@ -7,7 +7,7 @@ use fsmodules::api::{Errno, OpenFlags};
 use crate::task::{FdEntry, Files};
 use crate::trap::Reply;
 
-use super::install::{catch_low, settle};
+use super::install::{catch_low, hand_over, settle};
 use super::{Ctx, lock};
 
 /// fcntl(2) commands that the libc crate does not name.
@@ -24,13 +24,18 @@ const CLOSE_RANGE_CLOEXEC: u32 = 4;
 /// close(2): FLUSH, whose error is the result; the descriptor is gone in every case.
 pub async fn close(cx: &Ctx) -> Result<Reply, Errno> {
     let fd = cx.fd(0);
+    if fd <= 2 {
+        cx.task.files().standard_open.set(false);
+    }
     // Out of our table first, while the placeholder still occupies the number.
     let Some(entry) = cx.task.files().remove(fd) else {
         return Ok(Reply::Passthrough);
     };
-    let flushed = flush(cx, entry).await;
-    cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
-    flushed.map(|()| Reply::Return(0))
+    if let Err(errno) = flush(cx, entry).await {
+        cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
+        return Err(errno);
+    }
+    Ok(Reply::Passthrough)
 }
 
 /// What every close of a descriptor does, before the description itself may go.
@@ -73,6 +78,7 @@ pub async fn close_range(cx: &Ctx) -> Result<Reply, Errno> {
         cx.task.files.replace(files.copy());
     }
     let files = cx.task.files();
+    files.standard_open.set(false);
     if flags & CLOSE_RANGE_CLOEXEC != 0 {
         for (fd, _) in files.list() {
             if (bound(first)..=bound(last)).contains(&fd) {
@@ -99,6 +105,9 @@ pub async fn dup(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(file) = cx.open_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
+    if let Some(fd) = hand_over(cx, &file, 0, false) {
+        return Ok(Reply::Return(fd.into()));
+    }
     let fd = cx.run(libc::SYS_dup, cx.call.args).await? as i32;
     let fd = settle(cx, fd, false).await?;
     cx.task.files().insert(fd, file, false);
@@ -164,6 +173,10 @@ async fn dup_from(cx: &Ctx, fd: i32, cloexec: bool) -> Result<Reply, Errno> {
     let Some(file) = cx.open_file(fd) else {
         return Ok(Reply::Passthrough);
     };
+    let min = i32::try_from(cx.arg(2)).map_err(|_| Errno::EINVAL)?;
+    if let Some(new) = hand_over(cx, &file, min, cloexec) {
+        return Ok(Reply::Return(new.into()));
+    }
     let mut args = cx.call.args;
     args[2] = args[2].max(crate::table::PLACEHOLDER_MIN as u64);
     let new = match cx.run(libc::SYS_fcntl, args).await {

@@ -1,13 +1,14 @@
 //! Puts placeholders into guests: real descriptors that stand for virtual files.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 
 use fsmodules::api::{Backing, Errno, OpenFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::table::{FdLevel, PLACEHOLDER_MIN};
 use crate::task::OpenFile;
-use crate::trap;
+use crate::trap::{self, Reply};
 
 use super::Ctx;
 use super::context::CWD;
@@ -15,15 +16,15 @@ use super::context::CWD;
 /// The page size of x86-64, and of every guest mapping made here.
 pub const PAGE: u64 = 4096;
 
-/// Gives the caller a descriptor for an open file; its number.
-pub async fn install(cx: &Ctx, file: Rc<OpenFile>) -> Result<i32, Errno> {
+/// Answers the call with a descriptor for an open file.
+pub async fn install(cx: &Ctx, file: Rc<OpenFile>) -> Result<Reply, Errno> {
+    let cloexec = file.flags.get().contains(OpenFlags::CLOEXEC);
+    if let Some(fd) = hand_over(cx, &file, 0, cloexec) {
+        return Ok(Reply::Return(fd.into()));
+    }
     let flags = file.flags.get();
-    let cloexec = flags.contains(OpenFlags::CLOEXEC);
     let fd = match file.file.as_ref().map(|file| file.backing()) {
-        Some(Backing::Memory(memory)) => {
-            let kept = flags & (OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::CLOEXEC | OpenFlags::NONBLOCK);
-            reopen(cx, memory, kept).await?
-        }
+        Some(Backing::Memory(memory)) => reopen(cx, memory, flags & REOPEN_FLAGS).await?,
         Some(Backing::Stream) => super::stream::connect(cx, &file).await?,
         Some(Backing::Nothing) | None => {
             reopen(cx, cx.hv.nowhere(), OpenFlags::PATH | (flags & OpenFlags::CLOEXEC)).await?
@@ -32,7 +33,57 @@ pub async fn install(cx: &Ctx, file: Rc<OpenFile>) -> Result<i32, Errno> {
     let fd = settle(cx, fd, cloexec).await?;
     // What stood there before cannot be virtual: the number was free.
     cx.task.files().insert(fd, file, cloexec);
-    Ok(fd)
+    Ok(Reply::Return(fd.into()))
+}
+
+/// What a placeholder's own description has of the flags of its file.
+const REOPEN_FLAGS: OpenFlags = OpenFlags::WRONLY
+    .union(OpenFlags::RDWR)
+    .union(OpenFlags::CLOEXEC)
+    .union(OpenFlags::NONBLOCK);
+
+/// Where the engine can hand the caller a descriptor: does so, and answers the call with its number. It is the lowest
+/// one, from `min` on, where the filter sees it.
+pub fn hand_over(cx: &Ctx, file: &Rc<OpenFile>, min: i32, cloexec: bool) -> Option<i32> {
+    let tid = cx.task.tid.get();
+    if !cx.hv.tracer.borrow().takes_fd(tid) || !standard_open(cx) {
+        return None;
+    }
+    let files = cx.task.files();
+    let mut fd = files.free_from(min.max(PLACEHOLDER_MIN as i32));
+    // A file of the host may have come to stand there, by dup2(2) or in a process with very many.
+    while is_open(cx, fd) {
+        fd = files.free_from(fd + 1);
+    }
+    let give = |source: BorrowedFd<'_>| cx.hv.tracer.borrow_mut().reply_with_fd(tid, source, fd, cloexec);
+    let given = match file.file.as_ref().map(|file| file.backing()) {
+        Some(Backing::Memory(memory)) => {
+            let own = format!("/proc/self/fd/{}", memory.as_raw_fd());
+            let flags = OFlags::from_bits_retain((file.flags.get() & REOPEN_FLAGS).bits()) | OFlags::CLOEXEC;
+            give(rustix::fs::open(own, flags, Mode::empty()).ok()?.as_fd())
+        }
+        Some(Backing::Stream) => give(super::stream::local_end(cx, file)?.as_fd()),
+        Some(Backing::Nothing) | None => give(cx.hv.nowhere()),
+    };
+    // Not given: the number is beyond the guest's RLIMIT_NOFILE.
+    given.then(|| {
+        files.insert(fd, file.clone(), cloexec);
+        fd
+    })
+}
+
+/// Are the standard descriptors open? If not, the next file that the guest opens belongs there.
+fn standard_open(cx: &Ctx) -> bool {
+    let known = &cx.task.files().standard_open;
+    if !known.get() {
+        known.set((0..=2).all(|fd| is_open(cx, fd)));
+    }
+    known.get()
+}
+
+fn is_open(cx: &Ctx, fd: i32) -> bool {
+    let link = format!("/proc/{}/fd/{fd}", cx.task.tid.get());
+    rustix::fs::statat(rustix::fs::CWD, link, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Lets the guest open one of umvu's own descriptors anew, at the lowest free number.

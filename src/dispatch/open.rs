@@ -80,7 +80,7 @@ async fn open_virtual(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Re
         }
         _ => created(cx, found, flags, mode).await?,
     };
-    Ok(Reply::Return(install(cx, open).await?.into()))
+    install(cx, open).await
 }
 
 /// Opens what is there.

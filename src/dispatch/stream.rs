@@ -29,6 +29,14 @@ pub struct Stream {
 }
 
 impl Stream {
+    fn new(ours: OwnedFd, theirs: OwnedFd) -> Stream {
+        Stream {
+            ours: RefCell::new(Some(ours)),
+            theirs,
+            readable: Cell::new(false),
+        }
+    }
+
     /// Makes the guest's end show this readiness.
     fn show(&self, ready: Readiness) {
         if ready.contains(Readiness::ERR) {
@@ -60,13 +68,7 @@ pub async fn connect(cx: &Ctx, file: &Rc<OpenFile>) -> Result<i32, Errno> {
         .await? as i32;
     match pair(cx, fd).await {
         Ok(stream) => {
-            let gone = Rc::new(Flag::default());
-            let stream = Rc::new(stream);
-            cx.hv
-                .executor
-                .spawn(follow(Rc::downgrade(file), Rc::downgrade(&stream), gone.clone()))
-                .detach();
-            file.stream.replace(Some((stream, gone)));
+            start(cx, file, stream);
             Ok(fd)
         }
         Err(errno) => {
@@ -74,6 +76,29 @@ pub async fn connect(cx: &Ctx, file: &Rc<OpenFile>) -> Result<i32, Errno> {
             Err(errno)
         }
     }
+}
+
+/// The guest's end of a file's socket, made here if there is none yet, for an engine that can hand it over.
+pub fn local_end(cx: &Ctx, file: &Rc<OpenFile>) -> Option<OwnedFd> {
+    if file.stream.borrow().is_none() {
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).ok()?;
+        start(cx, file, Stream::new(ours, theirs));
+    }
+    let stream = file.stream.borrow();
+    let (stream, _) = stream.as_ref()?;
+    stream.downcast_ref::<Stream>()?.theirs.try_clone().ok()
+}
+
+/// From now on the socket shows the file's readiness.
+fn start(cx: &Ctx, file: &Rc<OpenFile>, stream: Stream) {
+    let gone = Rc::new(Flag::default());
+    let stream = Rc::new(stream);
+    cx.hv
+        .executor
+        .spawn(follow(Rc::downgrade(file), Rc::downgrade(&stream), gone.clone()))
+        .detach();
+    file.stream.replace(Some((stream, gone)));
 }
 
 /// Connects the guest's socket to ours, and has the guest send us a copy of its end.
@@ -101,11 +126,7 @@ async fn pair(cx: &Ctx, fd: i32) -> Result<Stream, Errno> {
     cx.write(slot.address, &rights_message(slot.address, fd))?;
     cx.run(libc::SYS_sendmsg, [fd as u64, slot.address, 0, 0, 0, 0]).await?;
     let theirs = receive_fd(&ours).ok_or(Errno::EIO)?;
-    Ok(Stream {
-        ours: RefCell::new(Some(ours)),
-        theirs,
-        readable: Cell::new(false),
-    })
+    Ok(Stream::new(ours, theirs))
 }
 
 /// A `struct msghdr` that lies at `base`, followed by what it points to: one byte, and one descriptor as SCM_RIGHTS.

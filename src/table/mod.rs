@@ -48,6 +48,8 @@ pub enum Catch {
     Fd(usize),
     /// If one of these may be.
     Fds(usize, usize),
+    /// Likewise, or if it is a standard descriptor (0 to 2): whether these are open decides where virtual files open.
+    FdOrStandard(usize),
 }
 
 impl Catch {
@@ -55,7 +57,7 @@ impl Catch {
     pub fn args(self) -> Vec<u8> {
         match self {
             Catch::Always => Vec::new(),
-            Catch::Fd(n) => vec![n as u8],
+            Catch::Fd(n) | Catch::FdOrStandard(n) => vec![n as u8],
             Catch::Fds(m, n) => vec![m as u8, n as u8],
         }
     }

@@ -3,7 +3,7 @@
 use fsmodules::api::Errno;
 
 use super::Arg::{self, *};
-use super::Catch::{Always, Fd as ByFd, Fds};
+use super::Catch::{Always, Fd as ByFd, FdOrStandard, Fds};
 use super::{Entry, Treat};
 
 const MEMORY: &str = "concerns the caller's own memory";
@@ -23,7 +23,7 @@ pub static TABLE: &[Entry] = &[
     row(0, "read", &[Fd, Buf, Size], Treat::Serve(ByFd(0))),
     row(1, "write", &[Fd, Buf, Size], Treat::Serve(ByFd(0))),
     row(2, "open", &[Path, Flags, Mode], Treat::Serve(Always)),
-    row(3, "close", &[Fd], Treat::Serve(ByFd(0))),
+    row(3, "close", &[Fd], Treat::Serve(FdOrStandard(0))),
     row(4, "stat", &[Path, Buf], Treat::Serve(Always)),
     row(5, "fstat", &[Fd, Buf], Treat::Serve(ByFd(0))),
     row(6, "lstat", &[Path, Buf], Treat::Serve(Always)),

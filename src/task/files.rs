@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::OpenFile;
+use crate::table::PLACEHOLDER_MIN;
 use crate::view::Mount;
 
 #[derive(Clone)]
@@ -23,6 +24,10 @@ pub struct Files {
     /// Through which mount a directory of the host was opened, if not through the base mount. Close does not tell of
     /// such descriptors, so this may be out of date: it counts only while the mount shows the directory.
     through: RefCell<HashMap<i32, Rc<Mount>>>,
+    /// All placeholders' numbers below this one are taken.
+    taken_below: Cell<i32>,
+    /// The standard descriptors are known to be open, so that no other file opens there.
+    pub standard_open: Cell<bool>,
     /// Threads that share it.
     users: Cell<usize>,
 }
@@ -39,6 +44,8 @@ impl Files {
             id,
             entries: RefCell::new(entries),
             through: RefCell::new(through),
+            taken_below: Cell::new(PLACEHOLDER_MIN as i32),
+            standard_open: Cell::new(false),
             users: Cell::new(1),
         })
     }
@@ -49,7 +56,26 @@ impl Files {
     }
 
     pub fn copy(&self) -> Rc<Files> {
-        Files::with(self.entries.borrow().clone(), self.through.borrow().clone())
+        let copy = Files::with(self.entries.borrow().clone(), self.through.borrow().clone());
+        copy.standard_open.set(self.standard_open.get());
+        copy
+    }
+
+    /// The lowest number from `min` on, a placeholder's, that no virtual file has.
+    pub fn free_from(&self, min: i32) -> i32 {
+        let from = min.max(self.taken_below.get());
+        let entries = self.entries.borrow();
+        let mut free = from;
+        for (fd, _) in entries.range(from..) {
+            if *fd != free {
+                break;
+            }
+            free += 1;
+        }
+        if min <= self.taken_below.get() {
+            self.taken_below.set(free);
+        }
+        free
     }
 
     /// A thread stops using it; true if that was the last one.
@@ -76,6 +102,7 @@ impl Files {
     }
 
     pub fn remove(&self, fd: i32) -> Option<FdEntry> {
+        self.freed(fd);
         self.entries.borrow_mut().remove(&fd)
     }
 
@@ -112,6 +139,12 @@ impl Files {
         std::mem::take(&mut *self.entries.borrow_mut()).into_values().collect()
     }
 
+    fn freed(&self, fd: i32) {
+        if fd >= PLACEHOLDER_MIN as i32 {
+            self.taken_below.set(self.taken_below.get().min(fd));
+        }
+    }
+
     fn take_if(&self, wanted: impl Fn(i32, &FdEntry) -> bool) -> Vec<FdEntry> {
         let mut entries = self.entries.borrow_mut();
         let fds: Vec<i32> = entries
@@ -119,6 +152,7 @@ impl Files {
             .filter(|(fd, entry)| wanted(**fd, entry))
             .map(|(fd, _)| *fd)
             .collect();
+        fds.iter().for_each(|fd| self.freed(*fd));
         fds.into_iter().filter_map(|fd| entries.remove(&fd)).collect()
     }
 

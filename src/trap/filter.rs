@@ -159,6 +159,10 @@ fn leaf(action: Action, delivery: Delivery, caught: Range<u32>) -> Program {
     let mut code = Program::new();
     for arg in catch.args() {
         code.push(op(LOAD, ARGS + 8 * u32::from(arg)));
+        if let Catch::FdOrStandard(_) = catch {
+            code.push(branch(JUMP_GE, FdLevel::Standard.bound(), 1, 0));
+            code.push(op(RETURN, delivery.action()));
+        }
         code.push(branch(JUMP_GE, caught.end, 2, 0));
         code.push(branch(JUMP_GE, caught.start, 0, 1));
         code.push(op(RETURN, delivery.action()));
@@ -211,13 +215,15 @@ mod tests {
                 match action(nr) {
                     Action::Return(value) => assert_eq!(with(0), value, "{nr}"),
                     Action::Catch => assert_eq!(with(0), caught, "{nr}"),
-                    Action::Fds(_) => {
-                        assert_eq!(with(0), ALLOW, "{nr}");
+                    Action::Fds(catch) => {
+                        let standard = matches!(catch, Catch::FdOrStandard(_));
+                        assert_eq!(with(2), if standard { caught } else { ALLOW }, "{nr}");
+                        assert_eq!(with(3), ALLOW, "{nr}");
                         assert_eq!(with(767), ALLOW, "{nr}");
                         assert_eq!(with(768), caught, "{nr}");
                         assert_eq!(with(u64::MAX), ALLOW, "{nr}");
                         // Only the low half is the descriptor.
-                        assert_eq!(with(1 << 32), ALLOW, "{nr}");
+                        assert_eq!(with((1 << 32) + 5), ALLOW, "{nr}");
                     }
                 }
             }

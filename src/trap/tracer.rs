@@ -227,6 +227,11 @@ impl Tracer {
         }
     }
 
+    /// Can its call be answered by [`Tracer::reply_with_fd`]?
+    pub fn takes_fd(&self, tid: Tid) -> bool {
+        matches!(self.threads.get(&tid), Some(State::Notified(_)))
+    }
+
     /// Answers a caught call with a file that the thread shall have at this number, if that can be done from here.
     pub fn reply_with_fd(&mut self, tid: Tid, file: BorrowedFd<'_>, at: i32, cloexec: bool) -> bool {
         let (Some(state), Some(listener)) = (self.threads.get_mut(&tid), &self.listener) else {
