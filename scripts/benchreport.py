@@ -133,7 +133,7 @@ def markdown(facts, results):
     return "\n".join(out) + "\n"
 
 
-LEFT, WIDTH, BAR, GAP = 330, 560, 9, 8
+LEFT, WIDTH, BAR, GAP = 390, 560, 9, 8
 COLOURS = {"no mount": "#7a9e7e", "ptrace": "#c58b4b", "notify": "#3b6ea5", "proot": "#b0b0b0"}
 
 
