@@ -13,6 +13,8 @@ pub enum Request {
     Module { name: String, enabled: bool },
     /// Give the view a name.
     Rename { name: String },
+    /// Whoever enters the view from now on has the caller's root directory.
+    KeepRoot,
     /// Switch the trace on (`call`, `fuse`; to this file or to umvu's stderr) or off.
     Trace { what: Option<String>, file: Option<String> },
     /// Trace this waiting process; it enters the view.

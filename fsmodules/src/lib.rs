@@ -2,9 +2,11 @@
 //!
 //! - [`api`]: the boundary. All that a module sees of the hypervisor, and all the hypervisor sees of a module.
 //! - [`fuse`]: unmodified FUSE servers.
+//! - [`ids`]: virtual users.
 //!
 //! A module never sees registers, ptrace or guest pointers.
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod fuse;
+pub mod ids;

@@ -44,6 +44,10 @@ impl Exec {
             },
         )
         .map_err(Failure::new)?;
+        // The caller's directory may be nowhere in the view.
+        if !std::env::current_dir().is_ok_and(|path| path.is_absolute()) {
+            std::env::set_current_dir("/").map_err(|e| Failure::new(format!("cannot go to /: {}", io_text(&e))))?;
+        }
         let argv: Vec<Vec<u8>> = self.command.iter().map(|arg| arg.as_bytes().to_vec()).collect();
         let errno = trap::exec_path(&argv);
         let status = if errno.raw() == libc::ENOENT { 127 } else { 126 };

@@ -7,6 +7,7 @@ mod inherited;
 mod modules;
 mod mountspec;
 mod ps;
+mod root;
 mod run;
 mod vumount;
 

@@ -17,6 +17,7 @@ use crate::trap::{self, Engine, SpawnSpec, Tracer, WaitStatus};
 use crate::view::Mounts;
 
 use super::mountspec::MountSpec;
+use super::root::{self, RootArgs};
 use super::vumount::{io_text, mount};
 use super::{APPLETS, Failure, Outcome};
 
@@ -26,6 +27,8 @@ pub struct Run {
     /// or type=bind,source=PATH,target=PATH
     #[arg(long, value_name = "KEY=VALUE,…")]
     mount: Vec<MountSpec>,
+    #[command(flatten)]
+    root: RootArgs,
     /// Name of the view, for `umvu exec` and `umvu ps`
     #[arg(long)]
     name: Option<String>,
@@ -48,7 +51,7 @@ impl Run {
         if self.command.is_empty() {
             return Err(Failure::new("no command given; umvu --help shows how to use it"));
         }
-        let status = if self.mount.is_empty() {
+        let status = if self.mount.is_empty() && self.root.root.is_none() {
             let program = look_up(&self.command[0])?;
             self.start(&program, None)?
         } else {
@@ -57,6 +60,7 @@ impl Run {
             for spec in &self.mount {
                 argv.extend(["--mount".into(), spec.to_words().into()]);
             }
+            argv.extend(self.root.to_words());
             argv.push("--".into());
             argv.append(&mut self.command);
             self.command = argv;
@@ -114,6 +118,7 @@ pub fn serve(spec: MountSpec, name: Option<String>) -> Outcome {
         .to_vec();
     let run = Run {
         mount: Vec::new(),
+        root: RootArgs::default(),
         name,
         trace: None,
         engine: Engine::default(),
@@ -202,11 +207,13 @@ fn exit_status(status: WaitStatus) -> u8 {
     }
 }
 
-/// The first program of a view with `--mount`: mounts, then becomes the command.
+/// The first program of a view with `--mount` or `--root`: mounts, then becomes the command.
 #[derive(Args)]
 pub struct Start {
     #[arg(long)]
     mount: Vec<MountSpec>,
+    #[command(flatten)]
+    root: RootArgs,
     /// There is no command: stay until what was mounted is unmounted.
     #[arg(long)]
     serve: bool,
@@ -217,11 +224,15 @@ pub struct Start {
 impl Start {
     pub fn run(self) -> Outcome {
         use std::os::unix::process::CommandExt;
-        for spec in &self.mount {
-            mount(spec).map_err(|failure| Failure {
+        let root = self.root.prepare()?;
+        for spec in self.mount.iter().cloned() {
+            mount(&root::placed(root.as_deref(), spec)).map_err(|failure| Failure {
                 status: super::FAILURE,
                 ..failure
             })?;
+        }
+        if let Some(root) = &root {
+            root::enter(root)?;
         }
         if self.serve {
             return stay(&self.mount);

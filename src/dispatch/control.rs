@@ -32,6 +32,10 @@ async fn serve(cx: &Ctx, request: Request) -> Result<Response, Errno> {
             Err(Errno::ERESTARTSYS) => return Err(Errno::EINTR),
             Err(errno) => Response::Failed(errno.to_string()),
         }),
+        Request::KeepRoot => {
+            cx.hv.mounts.set_root(cx.task.fs().root.borrow().clone());
+            Ok(Response::Done)
+        }
         other => Ok(simple(&cx.hv, other)),
     }
 }
@@ -71,7 +75,9 @@ pub fn simple(hv: &crate::hypervisor::Hypervisor, request: Request) -> Response 
             Ok(()) => Response::Done,
             Err(error) => Response::Failed(error),
         },
-        Request::Await { .. } | Request::Enter { .. } => Response::Failed("not possible from here".into()),
+        Request::Await { .. } | Request::KeepRoot | Request::Enter { .. } => {
+            Response::Failed("not possible from here".into())
+        }
     }
 }
 

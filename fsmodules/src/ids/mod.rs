@@ -1,0 +1,75 @@
+//! Virtual users: who a process is in the view, and who owns the host's files there.
+//!
+//! [`Creds`] follows credentials(7) and capabilities(7): what the `set*id` calls, `capset(2)` and `execve(2)` make of
+//! them. [`Owners`] remembers what `chown(2)`, `chmod(2)` and `mknod(2)` would have changed; on disk every file stays
+//! the real user's.
+
+mod creds;
+mod owners;
+
+pub use creds::{Cap, CapSets, Creds, Triple};
+pub use owners::{IdMap, Owner, Owners};
+
+use crate::api::{Access, Ids};
+
+const TYPE: u32 = 0o170000;
+const DIRECTORY: u32 = 0o040000;
+const STICKY: u32 = 0o1000;
+
+/// Do owner, group and mode bits allow it (`generic_permission` of fs/namei.c)?
+pub fn permits(creds: &Creds, owner: &Owner, mask: Access) -> bool {
+    let ids: &Ids = &creds.ids;
+    let shift = match () {
+        () if ids.fsuid == owner.uid => 6,
+        () if ids.in_group(owner.gid) => 3,
+        () => 0,
+    };
+    if owner.mode >> shift & mask.bits() == mask.bits() {
+        return true;
+    }
+    let directory = owner.mode & TYPE == DIRECTORY;
+    if creds.has(Cap::DacOverride) && (directory || !mask.contains(Access::EXECUTE) || owner.mode & 0o111 != 0) {
+        return true;
+    }
+    let reads = mask == Access::READ || directory && !mask.contains(Access::WRITE);
+    reads && creds.has(Cap::DacReadSearch)
+}
+
+/// May a name be removed from a directory with the sticky bit?
+pub fn may_remove(creds: &Creds, dir: &Owner, victim: &Owner) -> bool {
+    let fsuid = creds.ids.fsuid;
+    dir.mode & STICKY == 0 || fsuid == victim.uid || fsuid == dir.uid || creds.has(Cap::Fowner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(mode: u32, uid: u32, gid: u32) -> Owner {
+        Owner {
+            mode,
+            uid,
+            gid,
+            rdev: 0,
+        }
+    }
+
+    #[test]
+    fn the_first_class_decides_unless_a_capability_does() {
+        let user = Creds::of(1000, 100, vec![7]);
+        assert!(!permits(&user, &owner(0o100077, 1000, 1), Access::READ));
+        assert!(permits(&user, &owner(0o100070, 1, 7), Access::WRITE | Access::READ));
+        assert!(!permits(&user, &owner(0o100606, 1, 7), Access::READ));
+        let root = Creds::of(0, 0, vec![]);
+        assert!(permits(&root, &owner(0o100000, 5, 5), Access::WRITE));
+        assert!(!permits(&root, &owner(0o100666, 5, 5), Access::EXECUTE));
+        assert!(permits(&root, &owner(0o040000, 5, 5), Access::EXECUTE));
+    }
+
+    #[test]
+    fn sticky_directories() {
+        let (tmp, file) = (owner(0o041777, 0, 0), owner(0o100644, 1000, 1000));
+        let removes = |uid| may_remove(&Creds::of(uid, uid, vec![]), &tmp, &file);
+        assert_eq!([0, 1000, 1001].map(removes), [true, true, false]);
+    }
+}
