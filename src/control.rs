@@ -15,10 +15,27 @@ pub enum Request {
     Rename { name: String },
     /// Whoever enters the view from now on has the caller's root directory.
     KeepRoot,
+    /// Make the caller this user, and see files through these maps from now on.
+    Become {
+        uid: u32,
+        gid: u32,
+        groups: Vec<u32>,
+        files: Option<FileIds>,
+    },
     /// Switch the trace on (`call`, `fuse`; to this file or to umvu's stderr) or off.
     Trace { what: Option<String>, file: Option<String> },
     /// Trace this waiting process; it enters the view.
     Enter { pid: i32, cwd: String },
+}
+
+/// What the view shows of the owners of the host's files.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FileIds {
+    /// In the form of `IdMap`; without one, the real user is seen as the caller and everybody else as they are.
+    pub uid_map: Option<String>,
+    pub gid_map: Option<String>,
+    /// Where it is kept beyond the view: an absolute path of the host.
+    pub state: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

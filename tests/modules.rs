@@ -3,6 +3,7 @@
 mod common;
 
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use common::{Work, is_root, stdout, text};
 
@@ -128,4 +129,166 @@ fn binds_of_virtual_mounts() {
         seen,
         "x\ny\nbound/e:\ng\n\nmnt/d/e:\nh\nbusy\nrefused\nbound/e:\nh\n\nmnt/d/e:\ng\nbound:\n\nmnt:\n"
     );
+}
+
+/// A root tree with a shell, some programs and their libraries, copied from this machine.
+fn tree(work: &Work) {
+    static MADE: OnceLock<Work> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let work = Work::new();
+        make_tree(&work);
+        work
+    });
+    let copied = work
+        .command("cp")
+        .arg("-a")
+        .arg(made.path().join("tree"))
+        .arg(".")
+        .status();
+    assert!(copied.unwrap().success());
+}
+
+fn make_tree(work: &Work) {
+    let script = "mkdir -p tree/bin tree/etc tree/tmp tree/dev tree/proc tree/sys tree/sub/dir && cd tree && \
+        for p in sh cat ls readlink mkdir ln stat id chown chmod mknod touch rm su env head grep; do \
+          path=$(readlink -f $(command -v $p)); cp $path bin/$p; \
+          ldd $path | grep -o '/[^ ]*' | while read lib; do mkdir -p .$(dirname $lib); cp -L $lib .$lib; done; \
+        done; \
+        echo root:x:0:0::/:/bin/sh > etc/passwd; echo user:x:1000:1000::/tmp:/bin/sh >> etc/passwd; \
+        echo root:x:0: > etc/group; echo user:x:1000: >> etc/group; echo extra:x:77:user >> etc/group; \
+        printf '#!/bin/sh -e\\necho script $0 $*\\n' > bin/script; chmod 755 bin/script";
+    assert!(
+        work.command("sh")
+            .args(["-c", script])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+}
+
+/// Runs the script in the tree, in a view and by the kernel's chroot(2); both must print the same.
+#[track_caller]
+fn compare_in_tree(options: &[&str], script: &str) -> String {
+    let work = Work::new();
+    tree(&work);
+    let mut args = vec!["--root", "tree"];
+    args.extend(options);
+    args.extend(["--", "/bin/sh", "-c", script]);
+    let view = work.umvu(&args);
+    let seen = stdout(&view);
+    assert!(!seen.is_empty());
+    let work = Work::new();
+    tree(&work);
+    let chroot = "chown -R 0:0 tree; mount --bind tree tree; for d in dev proc sys; do mount --rbind /$d tree/$d; done; \
+                  HOME=/root exec chroot tree /bin/sh -c \"$SCRIPT\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", chroot])
+        .current_dir(work.path())
+        .env("LC_ALL", "C")
+        .env("SCRIPT", script);
+    if on_kernel(&work, "true").is_some() {
+        let kernel = command.output().unwrap();
+        assert_eq!(seen, stdout(&kernel), "left: in the view; right: the kernel");
+        assert_eq!(
+            text(&view.stderr),
+            text(&kernel.stderr),
+            "left: in the view; right: the kernel"
+        );
+    }
+    seen
+}
+
+#[test]
+fn a_root_of_its_own() {
+    let seen = compare_in_tree(
+        &[],
+        "ls -d /*; pwd; cd ..; pwd; cd sub/dir; pwd; cd ../../../..; ls -d etc; ln -s /etc/passwd abs; head -n 1 abs; \
+         ln -s ../../../../etc/group up; head -n 1 up; readlink /proc/self/exe /proc/self/cwd /proc/self/root; \
+         cd /sub; readlink /proc/$$/cwd; ls /proc/self/root; cat /proc/$$/comm; script a b; /bin/script c; cd /bin; ./script d; \
+         exec 5< /etc; readlink /proc/self/fd/5; cat < /proc/self/fd/5/passwd; echo x > /dev/null; \
+         cat /proc/self/comm; mkdir -p /a/b/c; cd /a/b/c; rm -r /a; ls ..; nothere; /etc/passwd; echo $?",
+    );
+    assert!(seen.contains("script /bin/script c\n"), "{seen}");
+}
+
+#[test]
+fn the_interpreter_is_the_trees_own() {
+    let work = Work::new();
+    tree(&work);
+    let maps = stdout(&work.umvu(&["--root", "tree", "/bin/cat", "/proc/self/maps"]));
+    let inside = format!("{}/tree/", work.path().display());
+    assert!(
+        maps.lines().any(|line| line.contains("/ld-") && line.contains(&inside)),
+        "{maps}"
+    );
+    let libraries: Vec<_> = maps.lines().filter(|line| line.contains(".so")).collect();
+    assert!(libraries.iter().all(|line| line.contains(&inside)), "{libraries:?}");
+}
+
+#[test]
+fn other_users_of_a_tree() {
+    compare_in_tree(
+        &["--as-root"],
+        "id; cd /tmp; touch f; stat -c '%u %g %a' f; chown 33:44 f; chmod 4750 f; stat -c '%u %g %a %F' f; chown 1 f; \
+         stat -c '%u %g %a' f; mknod null c 1 3; mknod disk b 8 1; mknod -m 600 pipe p; stat -c '%n %F %t %T %a' null disk pipe; \
+         echo gone > null; cat null; cat disk; chmod 0 f; cat f; echo still > f; stat -c %a f; chown 1000:1000 /tmp; \
+         mkdir -m 2775 shared; chown :77 shared; mkdir shared/in; touch shared/g; stat -c '%n %u %g %a' shared shared/in shared/g; \
+         cd shared; ln g h; rm g; stat -c '%u %g %h' h; chown -h 5:6 h; ls -ln | grep -c ' 5 *6 '; \
+         grep -E '^(Uid|Gid)' /proc/self/status",
+    );
+}
+
+#[test]
+fn a_virtual_user_has_a_users_rights() {
+    let work = Work::new();
+    tree(&work);
+    std::fs::copy(env!("CARGO_BIN_EXE_umvu"), work.path().join("umvu")).unwrap();
+    // Outside of a tree, as umvu itself needs the host's libraries.
+    let seen = stdout(&work.umvu(&[
+        "--as-root",
+        "sh",
+        "-c",
+        "mkdir -m 700 mine; echo secret > mine/f; echo open > f; chmod 644 f; mkdir -m 1777 t; echo r > t/r; mkdir -m 755 d; \
+         vusu 1000 -c 'id -u; cat mine/f; cat f; echo no > f; echo yes > t/u; rm -f t/r; mv t/r t/s; mkdir d/x; rm t/u; \
+           chown 0 t; chmod 777 f; stat -c %u:%g t/r; umask 77; touch t/new; kill -0 $$ && echo alive' 2>&1; \
+         stat -c '%u %g %a' t/new; echo root >> t/new; chown root t/new; id -u",
+    ]));
+    let seen: Vec<&str> = seen.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
+    assert_eq!(
+        seen,
+        [
+            "1000",
+            "Permission denied",
+            "open",
+            "Permission denied",
+            "Operation not permitted",
+            "Operation not permitted",
+            "Permission denied",
+            "Operation not permitted",
+            "Operation not permitted",
+            "0:0",
+            "alive",
+            "1000 1000 600",
+            "0"
+        ]
+    );
+}
+
+#[test]
+fn set_id_programs_and_what_outlives_a_view() {
+    let work = Work::new();
+    let run = |script: &str| stdout(&work.umvu(&["--as-root", "--owners", "state", "sh", "-c", script]));
+    let made = "cp $(command -v id) myid; chown 7:8 myid; chmod 6755 myid; vusu 1000 -c './myid -u; ./myid -ru; ./myid -g'; ls -ln myid | cut -c1-10";
+    assert_eq!(run(made), "7\n1000\n8\n-rwsr-sr-x\n");
+    assert_eq!(
+        run("stat -c '%u %g %a' myid; rm myid; touch other; stat -c '%u %a' other"),
+        "7 8 6755\n0 644\n"
+    );
+    assert!(!work.path().join("myid").exists());
+    let disk = std::fs::metadata(work.path().join("other")).unwrap();
+    let owner = std::fs::metadata(work.path().join("state")).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!((disk.uid(), disk.mode() & 0o7777), (owner.uid(), 0o644));
 }

@@ -9,6 +9,7 @@ mod mountspec;
 mod ps;
 mod root;
 mod run;
+mod user;
 mod vumount;
 
 use std::ffi::OsString;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// Names under which umvu is found inside a view, and what they stand for.
-pub const APPLETS: [&str; 9] = [
+pub const APPLETS: [&str; 10] = [
     "umvu",
     "vumount",
     "vuumount",
@@ -27,6 +28,7 @@ pub const APPLETS: [&str; 9] = [
     "vu_rmmod",
     "vuname",
     "vudebug",
+    "vusu",
     "fusermount3",
 ];
 
@@ -63,6 +65,7 @@ enum Command {
     #[command(name = "vu_rmmod")]
     Rmmod(modules::Rmmod),
     Vuname(modules::Name),
+    Vusu(user::Su),
     Vudebug(modules::Debug),
     /// Mounts what --mount asked for, from inside the view, then becomes the command.
     #[command(name = "__start", hide = true)]
@@ -99,6 +102,7 @@ pub fn main(mut args: Vec<OsString>) -> ExitCode {
         Some(Command::Insmod(command)) => command.run(),
         Some(Command::Rmmod(command)) => command.run(),
         Some(Command::Vuname(command)) => command.run(),
+        Some(Command::Vusu(command)) => command.run(),
         Some(Command::Vudebug(command)) => command.run(),
         Some(Command::Start(command)) => command.run(),
     };

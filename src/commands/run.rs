@@ -18,6 +18,7 @@ use crate::view::Mounts;
 
 use super::mountspec::MountSpec;
 use super::root::{self, RootArgs};
+use super::user::UserArgs;
 use super::vumount::{io_text, mount};
 use super::{APPLETS, Failure, Outcome};
 
@@ -29,6 +30,8 @@ pub struct Run {
     mount: Vec<MountSpec>,
     #[command(flatten)]
     root: RootArgs,
+    #[command(flatten)]
+    user: UserArgs,
     /// Name of the view, for `umvu exec` and `umvu ps`
     #[arg(long)]
     name: Option<String>,
@@ -51,7 +54,7 @@ impl Run {
         if self.command.is_empty() {
             return Err(Failure::new("no command given; umvu --help shows how to use it"));
         }
-        let status = if self.mount.is_empty() && self.root.root.is_none() {
+        let status = if self.mount.is_empty() && self.root.root.is_none() && self.user.is_empty() {
             let program = look_up(&self.command[0])?;
             self.start(&program, None)?
         } else {
@@ -61,6 +64,7 @@ impl Run {
                 argv.extend(["--mount".into(), spec.to_words().into()]);
             }
             argv.extend(self.root.to_words());
+            argv.extend(self.user.to_words());
             argv.push("--".into());
             argv.append(&mut self.command);
             self.command = argv;
@@ -119,6 +123,7 @@ pub fn serve(spec: MountSpec, name: Option<String>) -> Outcome {
     let run = Run {
         mount: Vec::new(),
         root: RootArgs::default(),
+        user: UserArgs::default(),
         name,
         trace: None,
         engine: Engine::default(),
@@ -207,13 +212,15 @@ fn exit_status(status: WaitStatus) -> u8 {
     }
 }
 
-/// The first program of a view with `--mount` or `--root`: mounts, then becomes the command.
+/// The first program of a view with `--mount`, `--root` or another user: mounts, then becomes the command.
 #[derive(Args)]
 pub struct Start {
     #[arg(long)]
     mount: Vec<MountSpec>,
     #[command(flatten)]
     root: RootArgs,
+    #[command(flatten)]
+    user: UserArgs,
     /// There is no command: stay until what was mounted is unmounted.
     #[arg(long)]
     serve: bool,
@@ -225,6 +232,7 @@ impl Start {
     pub fn run(self) -> Outcome {
         use std::os::unix::process::CommandExt;
         let root = self.root.prepare()?;
+        let environment = self.user.apply(root.as_deref())?;
         for spec in self.mount.iter().cloned() {
             mount(&root::placed(root.as_deref(), spec)).map_err(|failure| Failure {
                 status: super::FAILURE,
@@ -240,7 +248,7 @@ impl Start {
         let Some((program, args)) = self.command.split_first() else {
             return Ok(0);
         };
-        let error = std::process::Command::new(program).args(args).exec();
+        let error = std::process::Command::new(program).args(args).envs(environment).exec();
         let status = if error.kind() == std::io::ErrorKind::NotFound {
             127
         } else {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use fsmodules::api::{Caller, Cx, Errno, Ids, MountFlags, Name, Vnode};
+use fsmodules::ids::{Cap, Creds};
 use fuse_compat::kernel::Client;
 
 use crate::abi::RawCall;
@@ -13,8 +14,9 @@ use crate::hypervisor::Hypervisor;
 use crate::table;
 use crate::task::{OpenFile, ScratchSlot, Task};
 use crate::trap::{GuestMemory, Memory, Reply};
-use crate::view::{Found, HostPlace, Last, Mount, Place, VirtualPlace, WalkFlags, Walker};
+use crate::view::{Found, HostPlace, HostRights, Last, Mount, Place, VirtualPlace, WalkFlags, Walker};
 
+use super::owners;
 use super::procfs::Links;
 
 /// `AT_FDCWD`
@@ -43,6 +45,8 @@ pub struct HostFile {
     pub mount: Rc<Mount>,
     /// Something is mounted on it.
     pub covered: bool,
+    /// It is the link to what is open as a descriptor, which is always followed.
+    pub is_open: bool,
 }
 
 impl std::ops::Deref for HostFile {
@@ -59,6 +63,7 @@ impl HostFile {
             path: place.bytes(),
             mount: place.mount,
             covered: false,
+            is_open: false,
         }
     }
 
@@ -78,6 +83,7 @@ impl HostFile {
             path,
             mount: dir.mount.clone(),
             covered,
+            is_open: false,
         }
     }
 
@@ -242,12 +248,13 @@ impl Ctx {
             path: link.into_bytes(),
             mount: place.mount,
             covered: false,
+            is_open: true,
         })
     }
 
-    /// Is the caller's root the kernel's?
-    pub fn sees_the_host(&self) -> bool {
-        self.task.fs.borrow().root.borrow().is_host_root()
+    /// Is the caller for the view who and where it is for the kernel? Else calls on files of the host need a hand.
+    pub fn is_plain(&self) -> bool {
+        self.task.creds().is_none() && self.task.fs.borrow().root.borrow().is_host_root()
     }
 
     // Paths.
@@ -260,17 +267,23 @@ impl Ctx {
             hv: &self.hv,
             task: &self.task,
         };
+        let creds = self.task.creds();
+        let rights = creds.map(|creds| owners::Searcher { cx: self, creds });
         let walker = Walker {
             mounts: &self.hv.mounts,
             cx: self.cx(),
             root,
             links: &links,
+            rights: rights.as_ref().map(|rights| rights as &dyn HostRights),
         };
         walker.walk(start, path, flags).await
     }
 
     /// Does the path leave the view at once?
     pub fn is_quick(&self, dirfd: i32, path: &[u8]) -> bool {
+        if self.task.creds().is_some() {
+            return false;
+        }
         let root = self.task.fs.borrow().root.borrow().clone();
         match self.start_of(dirfd, path) {
             Ok(start) => self.hv.mounts.quick_native(&start, &root, path),
@@ -280,10 +293,11 @@ impl Ctx {
 
     /// Where the host has a file, for a caller whose paths the kernel would resolve otherwise.
     fn quick_host(&self, dirfd: i32, path: &[u8]) -> Option<HostFile> {
-        let root = self.task.fs.borrow().root.borrow().clone();
-        if root.is_host_root() {
+        let searches = |creds: &Creds| creds.has(Cap::DacOverride);
+        if self.is_plain() || self.task.creds().is_some_and(|creds| !searches(&creds)) {
             return None;
         }
+        let root = self.task.fs.borrow().root.borrow().clone();
         let start = self.start_of(dirfd, path).ok()?;
         self.hv.mounts.quick_host(&start, &root, path).map(HostFile::at)
     }
@@ -306,7 +320,7 @@ impl Ctx {
         }
         let flags = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
         let found = self.walk(dirfd, path, flags).await?;
-        if found.native {
+        if found.native && self.task.creds().is_none() {
             return Ok(Target::Native);
         }
         if let Some(file) = host_file(&found) {
@@ -329,6 +343,7 @@ impl Ctx {
         if path.is_empty() && at_flags & libc::AT_EMPTY_PATH as u32 != 0 {
             return Ok(match self.place_of(dirfd) {
                 Ok(Place::Virtual(place)) => Target::Virtual(place),
+                Ok(_) if self.task.creds().is_some() => Target::Host(self.host_file_of(dirfd)?),
                 _ => Target::Native,
             });
         }
@@ -344,7 +359,7 @@ impl Ctx {
             return Ok(Slot::Host(file));
         }
         let found = self.walk(dirfd, path, WalkFlags::PARENT).await?;
-        if found.native {
+        if found.native && self.task.creds().is_none() {
             return Ok(Slot::Native);
         }
         self.slot_of(found)
@@ -429,7 +444,10 @@ impl Ctx {
 
     /// Runs the call with other paths in place of some arguments.
     pub async fn with_paths(&self, paths: &[(usize, &[u8])]) -> Result<Reply, Errno> {
-        let mut call = self.call;
+        self.call_with_paths(self.call, paths).await
+    }
+
+    pub async fn call_with_paths(&self, mut call: RawCall, paths: &[(usize, &[u8])]) -> Result<Reply, Errno> {
         let mut slots = Vec::new();
         for (arg, path) in paths {
             let slot = self.scratch().await?;
@@ -503,6 +521,7 @@ pub fn host_file(found: &Found) -> Option<HostFile> {
         path: found.host_path()?,
         mount,
         covered: false,
+        is_open: false,
     })
 }
 

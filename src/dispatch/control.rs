@@ -1,13 +1,15 @@
 //! umvu's own calls: what `vumount`, `vu_lsmod`, `umvu ps` and the others ask.
 
 use fsmodules::api::Errno;
+use fsmodules::ids::{Creds, IdMap, Owners};
 
-use crate::control::{Description, MAX_MESSAGE, ModuleLine, MountLine, ProcessLine, Request, Response};
+use crate::control::{Description, FileIds, MAX_MESSAGE, ModuleLine, MountLine, ProcessLine, Request, Response};
 use crate::trap::Reply;
 use crate::view::{Place, WalkFlags};
 
 use super::Ctx;
 use super::context::CWD;
+use super::install::catch_ids;
 
 /// The control call: (request, its length, response, its capacity). The response's length.
 pub async fn call(cx: &Ctx) -> Result<Reply, Errno> {
@@ -36,8 +38,38 @@ async fn serve(cx: &Ctx, request: Request) -> Result<Response, Errno> {
             cx.hv.mounts.set_root(cx.task.fs().root.borrow().clone());
             Ok(Response::Done)
         }
+        Request::Become {
+            uid,
+            gid,
+            groups,
+            files,
+        } => {
+            if let Some(files) = files
+                && let Err(message) = see_files(cx, uid, gid, &files)
+            {
+                return Ok(Response::Failed(message));
+            }
+            catch_ids(cx).await?;
+            cx.task.set_creds(Creds::of(uid, gid, groups));
+            Ok(Response::Done)
+        }
         other => Ok(simple(&cx.hv, other)),
     }
+}
+
+fn see_files(cx: &Ctx, uid: u32, gid: u32, files: &FileIds) -> Result<(), String> {
+    let map = |text: &Option<String>, real: u32, shown: u32| match text {
+        Some(text) => text.parse::<IdMap>(),
+        None => Ok(IdMap::renaming(real, shown)),
+    };
+    let uids = map(&files.uid_map, rustix::process::geteuid().as_raw(), uid)?;
+    let gids = map(&files.gid_map, rustix::process::getegid().as_raw(), gid)?;
+    let mut owners = Owners::new(uids, gids);
+    if let Some(path) = &files.state {
+        owners.keep_in(path.as_ref()).map_err(|e| format!("{path}: {e}"))?;
+    }
+    cx.hv.owners.replace(owners);
+    Ok(())
 }
 
 /// Waits until the file system at a path answers.
@@ -75,7 +107,7 @@ pub fn simple(hv: &crate::hypervisor::Hypervisor, request: Request) -> Response 
             Ok(()) => Response::Done,
             Err(error) => Response::Failed(error),
         },
-        Request::Await { .. } | Request::KeepRoot | Request::Enter { .. } => {
+        Request::Await { .. } | Request::KeepRoot | Request::Become { .. } | Request::Enter { .. } => {
             Response::Failed("not possible from here".into())
         }
     }

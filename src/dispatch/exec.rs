@@ -15,7 +15,7 @@ use crate::view::{Place, VirtualPlace, WalkFlags};
 
 use super::context::{CWD, HostFile, Target, host_file};
 use super::install::PAGE;
-use super::{Ctx, elf};
+use super::{Ctx, elf, owners};
 
 /// `BINPRM_BUF_SIZE`: as much of a script as the kernel looks at.
 const HEADER: usize = 256;
@@ -53,7 +53,7 @@ enum Program {
 
 async fn find(cx: &Ctx, dirfd: i32, path: &[u8], flags: u32, follow: bool) -> Result<Program, Errno> {
     Ok(match cx.target_at(dirfd, path, flags, follow).await? {
-        Target::Native if cx.sees_the_host() => Program::Native,
+        Target::Native if cx.is_plain() => Program::Native,
         Target::Native => Program::Host(named(cx, dirfd, path, follow).await?),
         Target::Host(file) => Program::Host(file),
         Target::Virtual(place) => Program::Virtual(place),
@@ -237,7 +237,8 @@ async fn run(cx: &Ctx, executable: Executable, invocation: Invocation) -> Result
             0,
         ],
     };
-    cx.task.executing.replace(Some(Executing { place, open }));
+    let creds = owners::executed(cx, &place).await?;
+    cx.task.executing.replace(Some(Executing { place, open, creds }));
     let result = cx.hv.run(&cx.task, call).await;
     if result < 0 {
         cx.task.executing.take();
@@ -443,7 +444,15 @@ fn pointers(cx: &Ctx, mut address: u64) -> Result<Vec<u64>, Errno> {
 /// The kernel has executed a program: a new address space, and a descriptor table of its own.
 pub fn executed(task: &Task) {
     let process = task.process();
-    let (place, open) = task.executing.take().map_or((None, None), |e| (Some(e.place), e.open));
+    let (place, open) = match task.executing.take() {
+        Some(Executing { place, open, creds }) => {
+            if let Some(creds) = creds {
+                task.set_creds(creds);
+            }
+            (Some(place), open)
+        }
+        None => (None, None),
+    };
     process.exe.replace(place);
     process.running.replace(open);
     task.comm.take();

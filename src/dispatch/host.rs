@@ -8,25 +8,34 @@ use fsmodules::api::{Access, Errno, MountFlags, OpenFlags};
 use crate::trap::Reply;
 use crate::view::{Found, WalkFlags};
 
-use super::Ctx;
 use super::context::{HostFile, Slot, host_file};
+use super::{Ctx, owners};
 
 /// A call that changes the file at the path in argument `arg`.
 pub async fn change(cx: &Ctx, arg: usize, file: &HostFile) -> Result<Reply, Errno> {
     file.check_writable()?;
+    if let Some(creds) = cx.task.creds() {
+        owners::check_change(cx, &creds, file)?;
+    }
     cx.with_paths(&[(arg, file)]).await
 }
 
 /// A call that makes the name in argument `arg`.
 pub async fn make(cx: &Ctx, arg: usize, name: &HostFile) -> Result<Reply, Errno> {
     name.check_makeable()?;
-    cx.with_paths(&[(arg, name)]).await
+    match cx.task.creds() {
+        Some(creds) => owners::make(cx, &creds, arg, name).await,
+        None => cx.with_paths(&[(arg, name)]).await,
+    }
 }
 
 /// A call that removes the name in argument `arg`.
 pub async fn remove(cx: &Ctx, arg: usize, name: &HostFile) -> Result<Reply, Errno> {
     name.check_removable()?;
-    cx.with_paths(&[(arg, name)]).await
+    match cx.task.creds() {
+        Some(creds) => owners::remove(cx, &creds, arg, name).await,
+        None => cx.with_paths(&[(arg, name)]).await,
+    }
 }
 
 /// openat(2) and openat2(2). The descriptor of a directory keeps in mind through which mount it was opened.
@@ -36,7 +45,10 @@ pub async fn open(cx: &Ctx, found: &Found, file: &HostFile, flags: OpenFlags) ->
     if !flags.contains(OpenFlags::PATH) && (makes || writes && !is_special(file)) {
         file.check_writable()?;
     }
-    let reply = cx.with_paths(&[(1, file)]).await?;
+    let reply = match cx.task.creds() {
+        Some(creds) => owners::open(cx, &creds, found, file, flags).await?,
+        None => cx.with_paths(&[(1, file)]).await?,
+    };
     if let Reply::Return(fd @ 0..) = reply {
         cx.task.files().opened_through(fd as i32, &file.mount);
     }
@@ -49,8 +61,16 @@ fn is_special(file: &HostFile) -> bool {
 }
 
 /// access(2) and its family.
-pub async fn access(cx: &Ctx, file: &HostFile, mask: Access) -> Result<Reply, Errno> {
-    let reply = cx.with_paths(&[(1, file)]).await?;
+pub async fn access(cx: &Ctx, file: &HostFile, mask: Access, flags: u32) -> Result<Reply, Errno> {
+    let reply = match cx.task.creds() {
+        Some(creds) => {
+            let follow = flags & libc::AT_SYMLINK_NOFOLLOW as u32 == 0;
+            let effective = flags & libc::AT_EACCESS as u32 != 0;
+            owners::access(cx, &creds, file.as_path(), follow, mask, effective)?;
+            Reply::Return(0)
+        }
+        None => cx.with_paths(&[(1, file)]).await?,
+    };
     if matches!(reply, Reply::Return(0)) {
         if mask.contains(Access::WRITE) && !is_special(file) {
             file.check_writable()?;
@@ -77,6 +97,9 @@ pub async fn link(cx: &Ctx, flags: u32) -> Result<Reply, Errno> {
     };
     let new = name(cx, cx.fd(2), &cx.path(3)?).await?;
     new.check_makeable()?;
+    if let Some(creds) = cx.task.creds() {
+        owners::check_link(cx, &creds, &new)?;
+    }
     let Some(old) = old else {
         return cx.with_paths(&[(3, &new)]).await;
     };
@@ -95,7 +118,10 @@ pub async fn rename(cx: &Ctx) -> Result<Reply, Errno> {
     }
     old.check_removable()?;
     new.check_removable()?;
-    cx.with_paths(&[(1, &old), (3, &new)]).await
+    match cx.task.creds() {
+        Some(creds) => owners::rename(cx, &creds, &old, &new).await,
+        None => cx.with_paths(&[(1, &old), (3, &new)]).await,
+    }
 }
 
 /// The name at the end of a path, which is in a directory of the host.

@@ -127,13 +127,28 @@ pub async fn catch_low(cx: &Ctx, fd: i32) -> Result<(), Errno> {
     if process.level.get() >= needed {
         return Ok(());
     }
-    let program = trap::added_filter(needed);
+    add_filter(cx, &trap::added_filter(needed)).await?;
+    process.level.set(needed);
+    Ok(())
+}
+
+/// Makes sure that calls on ids and owners are caught in the caller's process.
+pub async fn catch_ids(cx: &Ctx) -> Result<(), Errno> {
+    let process = cx.task.process();
+    if !process.ids_caught.get() {
+        add_filter(cx, &trap::ids_filter()).await?;
+        process.ids_caught.set(true);
+    }
+    Ok(())
+}
+
+async fn add_filter(cx: &Ctx, program: &[u8]) -> Result<(), Errno> {
     let slot = cx.scratch().await?;
     // struct sock_fprog, then the instructions.
     let mut bytes = Vec::with_capacity(16 + program.len());
     bytes.extend_from_slice(&((program.len() / 8) as u64).to_ne_bytes());
     bytes.extend_from_slice(&(slot.address + 16).to_ne_bytes());
-    bytes.extend_from_slice(&program);
+    bytes.extend_from_slice(program);
     if bytes.len() as u64 > crate::task::SLOT_LEN {
         return Err(Errno::ENOMEM);
     }
@@ -146,7 +161,5 @@ pub async fn catch_low(cx: &Ctx, fd: i32) -> Result<(), Errno> {
         0,
         0,
     ];
-    cx.run(libc::SYS_seccomp, args).await?;
-    process.level.set(needed);
-    Ok(())
+    cx.run(libc::SYS_seccomp, args).await.map(drop)
 }

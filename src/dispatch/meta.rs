@@ -8,7 +8,7 @@ use crate::view::{Mount, VirtualPlace};
 
 use super::context::{CWD, Target, check_writable};
 use super::io::served;
-use super::{Ctx, host};
+use super::{Ctx, host, owners};
 
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH as u32;
 const AT_SYMLINK_NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
@@ -44,6 +44,9 @@ pub async fn newfstatat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     match resolve(cx, flags).await? {
         Target::Native => Ok(Reply::Passthrough),
+        Target::Host(file) if cx.task.creds().is_some() => {
+            owners::stat(cx, file.as_path(), !no_follow(flags) || file.is_open, cx.arg(2))
+        }
         Target::Host(file) => cx.with_paths(&[(1, &file)]).await,
         Target::Virtual(place) => put_stat(cx, &place, cx.arg(2)).await,
     }
@@ -51,9 +54,17 @@ pub async fn newfstatat(cx: &Ctx) -> Result<Reply, Errno> {
 
 pub async fn fstat(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
-        return Ok(Reply::Passthrough);
+        return match cx.task.creds() {
+            Some(_) => owners::stat(cx, &owners::of_fd(&cx.task, cx.fd(0)), true, cx.arg(1)).map_err(no_such_fd),
+            None => Ok(Reply::Passthrough),
+        };
     };
     put_stat(cx, &open.place, cx.arg(1)).await
+}
+
+/// A link below /proc/PID/fd that is not there means a descriptor that is not open.
+fn no_such_fd(errno: Errno) -> Errno {
+    if errno == Errno::ENOENT { Errno::EBADF } else { errno }
 }
 
 async fn put_stat(cx: &Ctx, place: &VirtualPlace, address: u64) -> Result<Reply, Errno> {
@@ -107,6 +118,9 @@ pub async fn statx(cx: &Ctx) -> Result<Reply, Errno> {
     }
     let place = match resolve(cx, flags).await? {
         Target::Native => return Ok(Reply::Passthrough),
+        Target::Host(file) if cx.task.creds().is_some() => {
+            return owners::statx(cx, file.as_path(), !no_follow(flags) || file.is_open);
+        }
         Target::Host(file) => return cx.with_paths(&[(1, &file)]).await,
         Target::Virtual(place) => place,
     };
@@ -170,7 +184,7 @@ pub async fn faccessat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     let place = match resolve(cx, flags).await? {
         Target::Native => return Ok(Reply::Passthrough),
-        Target::Host(file) => return host::access(cx, &file, mask).await,
+        Target::Host(file) => return host::access(cx, &file, mask, flags).await,
         Target::Virtual(place) => place,
     };
     let kind = place.node().kind();
@@ -212,7 +226,16 @@ pub async fn fchmodat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     match resolve(cx, flags).await? {
         Target::Native => Ok(Reply::Passthrough),
-        Target::Host(file) => host::change(cx, 1, &file).await,
+        Target::Host(file) => {
+            file.check_writable()?;
+            match cx.task.creds() {
+                Some(creds) => {
+                    let follow = !no_follow(flags) || file.is_open;
+                    owners::chmod(cx, &creds, file.as_path(), follow, cx.int(2))
+                }
+                None => cx.with_paths(&[(1, &file)]).await,
+            }
+        }
         Target::Virtual(place) if place.node().kind() == FileKind::Symlink => Err(Errno::EOPNOTSUPP),
         Target::Virtual(place) => change(cx, &place, mode_change(cx.int(2))).await,
     }
@@ -220,7 +243,12 @@ pub async fn fchmodat(cx: &Ctx) -> Result<Reply, Errno> {
 
 pub async fn fchmod(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
-        return Ok(Reply::Passthrough);
+        return match cx.task.creds() {
+            Some(creds) => {
+                owners::chmod(cx, &creds, &owners::of_fd(&cx.task, cx.fd(0)), true, cx.int(1)).map_err(no_such_fd)
+            }
+            None => Ok(Reply::Passthrough),
+        };
     };
     served(&open)?;
     change(cx, &open.place, mode_change(cx.int(1))).await
@@ -243,14 +271,29 @@ pub async fn fchownat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     match resolve(cx, flags).await? {
         Target::Native => Ok(Reply::Passthrough),
-        Target::Host(file) => host::change(cx, 1, &file).await,
+        Target::Host(file) => {
+            file.check_writable()?;
+            match cx.task.creds() {
+                Some(creds) => {
+                    let follow = !no_follow(flags) || file.is_open;
+                    owners::chown(cx, &creds, file.as_path(), follow, [cx.int(2), cx.int(3)])
+                }
+                None => cx.with_paths(&[(1, &file)]).await,
+            }
+        }
         Target::Virtual(place) => change(cx, &place, owner_change(cx.int(2), cx.int(3))).await,
     }
 }
 
 pub async fn fchown(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
-        return Ok(Reply::Passthrough);
+        return match cx.task.creds() {
+            Some(creds) => {
+                let path = owners::of_fd(&cx.task, cx.fd(0));
+                owners::chown(cx, &creds, &path, true, [cx.int(1), cx.int(2)]).map_err(no_such_fd)
+            }
+            None => Ok(Reply::Passthrough),
+        };
     };
     served(&open)?;
     change(cx, &open.place, owner_change(cx.int(1), cx.int(2))).await

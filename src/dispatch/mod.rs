@@ -11,6 +11,7 @@ mod elf;
 mod exec;
 mod fds;
 mod host;
+mod ids;
 mod install;
 mod io;
 mod link;
@@ -19,6 +20,7 @@ mod mem;
 mod meta;
 mod mount;
 mod open;
+mod owners;
 mod process;
 mod procfs;
 mod root;
@@ -135,7 +137,12 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         | libc::SYS_setresgid
         | libc::SYS_setfsuid
         | libc::SYS_setfsgid
-        | libc::SYS_setgroups => process::set_ids(cx).await,
+        | libc::SYS_setgroups => ids::set(cx).await,
+        libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => ids::get(cx).await,
+        libc::SYS_getresuid | libc::SYS_getresgid => ids::get_all(cx).await,
+        libc::SYS_getgroups => ids::getgroups(cx).await,
+        libc::SYS_capget => ids::capget(cx).await,
+        libc::SYS_capset => ids::capset(cx).await,
 
         libc::SYS_sendmsg => socket::sendmsg(cx).await,
         libc::SYS_sendmmsg => socket::sendmmsg(cx).await,

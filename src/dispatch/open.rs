@@ -49,7 +49,7 @@ async fn open(cx: &Ctx, flags: OpenFlags, mode: u32, restrictions: WalkFlags) ->
     {
         return Ok(reply);
     }
-    if found.native {
+    if found.native && cx.task.creds().is_none() {
         return Ok(Reply::Passthrough);
     }
     match host_file(&found) {

@@ -12,13 +12,6 @@ pub async fn umask(cx: &Ctx) -> Result<Reply, Errno> {
     Ok(Reply::Passthrough)
 }
 
-/// The ids are read anew when they are next needed.
-pub async fn set_ids(cx: &Ctx) -> Result<Reply, Errno> {
-    let reply = cx.finish_run(cx.call).await;
-    cx.task.forget_ids();
-    reply
-}
-
 /// A process that forbids tracing (`PR_SET_DUMPABLE`, as sftp-server and ssh-agent do) would lock us out of its memory:
 /// the kernel lets an unprivileged tracer read it only as long as it is dumpable. It is told what it expects.
 pub async fn prctl(cx: &Ctx) -> Result<Reply, Errno> {
@@ -29,6 +22,6 @@ pub async fn prctl(cx: &Ctx) -> Result<Reply, Errno> {
             Ok(Reply::Return(0))
         }
         (libc::PR_GET_DUMPABLE, _) => Ok(Reply::Return(mm.dumpable.get().into())),
-        _ => Ok(Reply::Passthrough),
+        _ => super::ids::prctl(cx).await,
     }
 }

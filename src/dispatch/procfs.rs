@@ -80,10 +80,13 @@ fn text(cx: &Ctx, path: &[u8]) -> Option<Vec<u8>> {
     let (pid, name) = split(path)?;
     let task = cx.hv.process(Tid::from_raw(pid))?;
     let root = task.fs().root.borrow().clone();
+    let host = || std::fs::read(file).ok();
+    if let (b"status", Some(creds)) = (name, task.creds()) {
+        return Some(super::ids::status(&host()?, &creds));
+    }
     if !cx.hv.mounts.has_visible() && root.is_host_root() {
         return None;
     }
-    let host = || std::fs::read(file).ok();
     match name {
         b"mountinfo" => Some(proctext::mountinfo(&host()?, &cx.hv.mounts, &root)),
         b"mounts" => Some(proctext::mounts(&host()?, &cx.hv.mounts, &root)),

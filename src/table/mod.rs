@@ -50,14 +50,23 @@ pub enum Catch {
     Fds(usize, usize),
     /// Likewise, or if it is a standard descriptor (0 to 2): whether these are open decides where virtual files open.
     FdOrStandard(usize),
+    /// If the caller's ids are virtual.
+    Ids,
+    /// If the caller's ids are virtual, or this argument may be a virtual descriptor.
+    FdOrIds(usize),
 }
 
 impl Catch {
+    /// Is it caught whatever its arguments, once the caller's ids are virtual?
+    pub fn concerns_ids(self) -> bool {
+        matches!(self, Catch::Ids | Catch::FdOrIds(_))
+    }
+
     /// The arguments to look at.
     pub fn args(self) -> Vec<u8> {
         match self {
-            Catch::Always => Vec::new(),
-            Catch::Fd(n) | Catch::FdOrStandard(n) => vec![n as u8],
+            Catch::Always | Catch::Ids => Vec::new(),
+            Catch::Fd(n) | Catch::FdOrStandard(n) | Catch::FdOrIds(n) => vec![n as u8],
             Catch::Fds(m, n) => vec![m as u8, n as u8],
         }
     }
@@ -165,7 +174,11 @@ mod tests {
     fn served_descriptors_are_arguments() {
         for entry in TABLE {
             if let Treat::Serve(catch) = entry.treat {
-                assert!(!entry.args.is_empty(), "{} has no arguments", entry.name);
+                assert!(
+                    catch == Catch::Ids || !entry.args.is_empty(),
+                    "{} has no arguments",
+                    entry.name
+                );
                 for n in catch.args() {
                     assert_eq!(entry.args[usize::from(n)], Arg::Fd, "{}", entry.name);
                 }

@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use fsmodules::api::Ids;
+use fsmodules::ids::Creds;
 
 use crate::abi::RawCall;
 use crate::rt::{Flag, Slot};
@@ -65,12 +66,16 @@ pub struct Process {
     pub running: RefCell<Option<Rc<OpenFile>>>,
     /// How many descriptors its filters catch.
     pub level: Cell<FdLevel>,
+    /// Its filters catch calls on ids and owners, as needed where ids are virtual.
+    pub ids_caught: Cell<bool>,
 }
 
 /// An exec in progress.
 pub struct Executing {
     pub place: Place,
     pub open: Option<Rc<OpenFile>>,
+    /// Who it will be.
+    pub creds: Option<Creds>,
 }
 
 /// A traced thread.
@@ -82,6 +87,8 @@ pub struct Task {
     pub fs: RefCell<Rc<Fs>>,
     pub mm: RefCell<Rc<Mm>>,
     ids: RefCell<Option<Rc<Ids>>>,
+    /// Who it is in the view, if not who the kernel takes it for.
+    creds: RefCell<Option<Rc<Creds>>>,
     /// A signal waits for this thread, whose call is parked.
     pub signal: Flag,
     /// The result of a call that the kernel ran on our behalf.
@@ -115,6 +122,7 @@ impl Task {
             exe: RefCell::new(None),
             running: RefCell::new(None),
             level: Cell::new(FdLevel::default()),
+            ids_caught: Cell::new(false),
         };
         Rc::new(Task {
             tid: Cell::new(tid),
@@ -123,6 +131,7 @@ impl Task {
             fs: RefCell::new(fs),
             mm: RefCell::new(Mm::new()),
             ids: RefCell::new(None),
+            creds: RefCell::new(None),
             signal: Flag::default(),
             ran: Slot::default(),
             job: RefCell::new(None),
@@ -146,6 +155,7 @@ impl Task {
                 exe: RefCell::new(process.exe.borrow().clone()),
                 running: RefCell::new(process.running.borrow().clone()),
                 level: Cell::new(process.level.get()),
+                ids_caught: Cell::new(process.ids_caught.get()),
             })
         };
         let files = self.files.borrow();
@@ -159,6 +169,7 @@ impl Task {
             fs: RefCell::new(if has(clone::FS) { fs.clone() } else { fs.copy() }),
             mm: RefCell::new(if has(clone::VM) { mm.clone() } else { mm.copy() }),
             ids: RefCell::new(self.ids.borrow().clone()),
+            creds: RefCell::new(self.creds.borrow().clone()),
             signal: Flag::default(),
             ran: Slot::default(),
             job: RefCell::new(None),
@@ -236,8 +247,20 @@ impl Task {
             .clone()
     }
 
-    /// A `set*id` call was made.
+    /// The kernel's credentials have changed.
     pub fn forget_ids(&self) {
-        self.ids.replace(None);
+        if self.creds.borrow().is_none() {
+            self.ids.replace(None);
+        }
+    }
+
+    /// Its virtual credentials.
+    pub fn creds(&self) -> Option<Rc<Creds>> {
+        self.creds.borrow().clone()
+    }
+
+    pub fn set_creds(&self, creds: Creds) {
+        self.ids.replace(Some(Rc::new(creds.ids.clone())));
+        self.creds.replace(Some(Rc::new(creds)));
     }
 }

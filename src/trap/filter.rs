@@ -103,6 +103,30 @@ pub fn added_filter(level: FdLevel) -> Vec<u8> {
         &mut |action| leaf(action, Delivery::Trace, low_fds.clone()),
         &mut code,
     );
+    bytes(&code)
+}
+
+/// A further filter for a process with virtual ids, in the same form.
+pub fn ids_filter() -> Vec<u8> {
+    let mut code = vec![
+        op(LOAD, ARCH),
+        branch(JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0),
+        op(RETURN, ALLOW),
+        op(LOAD, NR),
+    ];
+    let ids = |nr| match table::entry(nr).map(|entry| entry.treat) {
+        Some(Treat::Serve(catch)) if catch.concerns_ids() => Action::Catch,
+        _ => Action::Return(ALLOW),
+    };
+    tree(
+        &ranges(ids),
+        &mut |action| leaf(action, Delivery::Trace, 0..0),
+        &mut code,
+    );
+    bytes(&code)
+}
+
+fn bytes(code: &Program) -> Vec<u8> {
     code.iter()
         .flat_map(|i| [&i.code.to_ne_bytes()[..], &[i.jt, i.jf], &i.k.to_ne_bytes()].concat())
         .collect()
@@ -115,6 +139,7 @@ fn action(nr: u32) -> Action {
         Some(Treat::Pass(_)) => Action::Return(ALLOW),
         Some(Treat::Refuse(errno, _)) => Action::Return(ERRNO | errno.raw() as u32),
         Some(Treat::Serve(Catch::Always)) => Action::Catch,
+        Some(Treat::Serve(Catch::Ids)) => Action::Return(ALLOW),
         Some(Treat::Serve(catch)) => Action::Fds(catch),
     }
 }
@@ -257,6 +282,15 @@ mod tests {
         assert_eq!(call(&standard, read, [2, 0, 0, 0, 0, 0]), TRACE);
         assert_eq!(call(&standard, read, [3, 0, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(&standard, libc::SYS_getppid as u32, [2, 0, 0, 0, 0, 0]), ALLOW);
+        let ids = decode(ids_filter());
+        for (nr, caught) in [
+            (libc::SYS_getuid, true),
+            (libc::SYS_fstat, true),
+            (libc::SYS_read, false),
+        ] {
+            assert_eq!(call(&ids, nr as u32, [3; 6]) == TRACE, caught, "{nr}");
+            assert_eq!(call(&program(Delivery::Trace), nr as u32, [3; 6]), ALLOW);
+        }
         let all = decode(added_filter(FdLevel::All));
         assert_eq!(call(&all, read, [700, 0, 0, 0, 0, 0]), TRACE);
         assert_eq!(call(&all, libc::SYS_mmap as u32, [0, 0, 0, 0, u64::MAX, 0]), ALLOW);

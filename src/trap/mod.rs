@@ -10,7 +10,7 @@ mod spawn;
 mod sys;
 mod tracer;
 
-pub use filter::added_filter;
+pub use filter::{added_filter, ids_filter};
 pub use memory::{GuestMemory, Memory};
 pub use spawn::{SpawnError, SpawnSpec, be_traced, control_call, exec_path, probe};
 pub use tracer::Tracer;

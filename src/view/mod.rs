@@ -9,7 +9,7 @@ mod walk;
 
 pub use dentry::Dentry;
 pub use mounts::{Mount, MountUse, Mounts, Root};
-pub use walk::{Found, Last, ProcLink, ProcLinks, WalkFlags, Walker};
+pub use walk::{Found, HostRights, Last, ProcLink, ProcLinks, WalkFlags, Walker};
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;

@@ -73,6 +73,12 @@ pub trait ProcLinks {
     fn link(&self, pid: i32, link: ProcLink) -> Option<Place>;
 }
 
+/// What a walk must know of the host's directories where the caller's ids are virtual.
+pub trait HostRights {
+    /// May the caller search this directory?
+    fn search(&self, directory: &HostPlace) -> Result<(), Errno>;
+}
+
 /// The last component of a path, after symlinks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Last {
@@ -122,6 +128,8 @@ pub struct Walker<'a> {
     /// The caller's root directory.
     pub root: Place,
     pub links: &'a dyn ProcLinks,
+    /// Asked before the host is, where the caller's ids are virtual.
+    pub rights: Option<&'a dyn HostRights>,
 }
 
 /// A walk in progress.
@@ -248,7 +256,10 @@ impl Walker<'_> {
     /// A name is about to be looked up here: it must be a directory that the caller may search. The host checks its
     /// own at the lookup.
     async fn enter_directory(&self, at: &Place) -> Result<(), Errno> {
-        let Place::Virtual(place) = at else { return Ok(()) };
+        let place = match at {
+            Place::Host(place) => return self.rights.map_or(Ok(()), |rights| rights.search(place)),
+            Place::Virtual(place) => place,
+        };
         if place.node().kind() != FileKind::Directory {
             return Err(Errno::ENOTDIR);
         }
