@@ -16,14 +16,13 @@ pub struct Ps {
 
 impl Ps {
     pub fn run(self) -> Outcome {
-        let names = match self.view {
-            Some(name) => vec![name],
-            None => door::names(),
-        };
-        for name in names {
+        let all = self.view.is_none();
+        for name in self.view.map_or_else(door::names, |name| vec![name]) {
             match door::ask(&name, &Request::Describe) {
                 Ok(Response::View(view)) => show(&view),
                 Ok(_) => return Err(Failure::with(1, format!("view `{name}` gave a strange answer"))),
+                // It has ended since it was listed.
+                Err(_) if all => {}
                 Err(error) => return Err(Failure::with(1, error.to_string())),
             }
         }
