@@ -106,5 +106,5 @@ macro_rules! scenarios {
 }
 
 scenarios![
-    append, exec, links, listing, locks, mapped, modes, names, rename, seek, times, unlinked, xattr
+    append, control, exec, flags, links, listing, locks, mapped, modes, names, rename, seek, times, unlinked, xattr
 ];

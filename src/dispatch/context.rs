@@ -483,11 +483,11 @@ impl Ctx {
         for (n, arg) in entry.map_or(&[][..], |entry| entry.args).iter().enumerate() {
             match arg {
                 table::Arg::DirFd => dirfd = self.fd(n),
-                table::Arg::Fd if self.open_file(self.fd(n)).is_some() => return Err(Errno::EOPNOTSUPP),
+                table::Arg::Fd if self.open_file(self.fd(n)).is_some() => return Err(self.unserved()),
                 table::Arg::Path if self.arg(n) != 0 => match self.target(dirfd, &self.path(n)?, true).await? {
                     Target::Native => {}
                     Target::Host(file) => rewritten.push((n, file.path)),
-                    Target::Virtual(_) => return Err(Errno::EOPNOTSUPP),
+                    Target::Virtual(_) => return Err(self.unserved()),
                 },
                 _ => {}
             }
@@ -497,6 +497,19 @@ impl Ctx {
         }
         let paths: Vec<_> = rewritten.iter().map(|(n, path)| (*n, path.as_slice())).collect();
         self.with_paths(&paths).await
+    }
+}
+
+impl Ctx {
+    /// How a call fails that no virtual file can serve: as the kernel says it of FUSE, and to whom has no privileges.
+    fn unserved(&self) -> Errno {
+        match i64::from(self.call.nr) {
+            libc::SYS_acct | libc::SYS_pivot_root | libc::SYS_swapon | libc::SYS_swapoff => Errno::EPERM,
+            libc::SYS_fspick | libc::SYS_move_mount | libc::SYS_mount_setattr => Errno::EPERM,
+            libc::SYS_quotactl => Errno::ENOTBLK,
+            libc::SYS_quotactl_fd => Errno::ENOSYS,
+            _ => Errno::EOPNOTSUPP,
+        }
     }
 }
 

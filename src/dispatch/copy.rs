@@ -130,16 +130,28 @@ impl End {
         }
     }
 
+    /// May it be read from, or written to?
     fn check(&self, write: bool) -> Result<(), Errno> {
         let End::Virtual(open, ..) = self else { return Ok(()) };
-        if open.place.node().kind() == FileKind::Directory {
-            return Err(if write { Errno::EBADF } else { Errno::EINVAL });
-        }
         let flags = open.flags.get();
         if write && !flags.writable() || !write && !flags.readable() {
-            Err(Errno::EBADF)
-        } else {
-            Ok(())
+            return Err(Errno::EBADF);
+        }
+        if open.place.node().kind() == FileKind::Directory || write && flags.contains(OpenFlags::APPEND) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
+    /// What kind of file it is; `None` for what has no place in a file system.
+    fn kind(&self, cx: &Ctx) -> Result<Option<FileKind>, Errno> {
+        match self {
+            End::Virtual(open, ..) => Ok(Some(open.place.node().kind())),
+            End::Real(fd, _) => {
+                let link = format!("/proc/{}/fd/{fd}", cx.task.tid.get());
+                let meta = std::fs::metadata(link).map_err(|_| Errno::EBADF)?;
+                Ok(FileKind::from_mode(std::os::unix::fs::MetadataExt::mode(&meta)))
+            }
         }
     }
 }
@@ -216,6 +228,11 @@ pub async fn sendfile(cx: &Ctx) -> Result<Reply, Errno> {
     if from.is_real() && to.is_real() {
         return Ok(Reply::Passthrough);
     }
+    // From files only: pipes and sockets are for splice(2).
+    if !matches!(from.kind(cx)?, Some(FileKind::Regular | FileKind::BlockDevice)) {
+        from.check(false)?;
+        return Err(Errno::EINVAL);
+    }
     let done = transfer(cx, &from, &to, cx.arg(3).min(0x7fff_f000)).await?;
     from.advance(cx, Some(2), done)?;
     Ok(Reply::Return(done as i64))
@@ -223,11 +240,23 @@ pub async fn sendfile(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// splice(2): (in, offset, out, offset, length, flags). One side is a pipe, which has no offset.
 pub async fn splice(cx: &Ctx) -> Result<Reply, Errno> {
+    /// SPLICE_F_MOVE, NONBLOCK, MORE and GIFT.
+    const KNOWN: u32 = 15;
+    if cx.arg(4) == 0 {
+        return Ok(Reply::Return(0));
+    }
+    if cx.int(5) & !KNOWN != 0 {
+        return Err(Errno::EINVAL);
+    }
     let from = End::new(cx, 0, Some(1))?;
     let to = End::new(cx, 2, Some(3))?;
     match (&from, &to) {
         (End::Real(..), End::Real(..)) => return Ok(Reply::Passthrough),
-        (End::Virtual(..), End::Virtual(..)) => return Err(Errno::EINVAL),
+        (End::Virtual(..), End::Virtual(..)) => {
+            from.check(false)?;
+            to.check(true)?;
+            return Err(Errno::EINVAL);
+        }
         _ => {}
     }
     // One piece: a pipe that runs empty or full in the middle must not make the caller wait for more.
@@ -238,39 +267,50 @@ pub async fn splice(cx: &Ctx) -> Result<Reply, Errno> {
     Ok(Reply::Return(done as i64))
 }
 
-/// tee(2) and vmsplice(2) work on pipes only.
-pub async fn not_a_pipe(cx: &Ctx) -> Result<Reply, Errno> {
-    let virtual_fd = cx.open_file(cx.fd(0)).is_some() || cx.open_file(cx.fd(1)).is_some();
-    if !virtual_fd {
+/// tee(2) works on pipes only.
+pub async fn tee(cx: &Ctx) -> Result<Reply, Errno> {
+    if cx.open_file(cx.fd(0)).is_none() && cx.open_file(cx.fd(1)).is_none() {
         return Ok(Reply::Passthrough);
     }
-    Err(if i64::from(cx.call.nr) == libc::SYS_tee {
-        Errno::EINVAL
-    } else {
-        Errno::EBADF
-    })
+    Err(Errno::EINVAL)
+}
+
+/// vmsplice(2): likewise, but nothing is nothing.
+pub async fn vmsplice(cx: &Ctx) -> Result<Reply, Errno> {
+    let Some(open) = cx.open_file(cx.fd(0)) else {
+        return Ok(Reply::Passthrough);
+    };
+    served(&open)?;
+    match cx.arg(2) {
+        0 => Ok(Reply::Return(0)),
+        _ => Err(Errno::EBADF),
+    }
 }
 
 /// copy_file_range(2): (in, offset, out, offset, length, flags).
 pub async fn copy_file_range(cx: &Ctx) -> Result<Reply, Errno> {
     let from = End::new(cx, 0, Some(1))?;
     let to = End::new(cx, 2, Some(3))?;
-    let (End::Virtual(source, file, at), End::Virtual(target, other, to_at)) = (&from, &to) else {
-        return if from.is_real() && to.is_real() {
-            Ok(Reply::Passthrough)
-        } else {
-            Err(Errno::EXDEV)
-        };
-    };
+    if from.is_real() && to.is_real() {
+        return Ok(Reply::Passthrough);
+    }
     if cx.int(5) != 0 {
         return Err(Errno::EINVAL);
     }
-    from.check(false)?;
-    to.check(true)?;
-    if target.flags.get().contains(OpenFlags::APPEND) {
-        return Err(Errno::EBADF);
+    let kinds = [from.kind(cx)?, to.kind(cx)?];
+    if kinds.contains(&Some(FileKind::Directory)) {
+        return Err(Errno::EISDIR);
     }
-    let len = cx.arg(4).min(0x7fff_f000);
+    if kinds != [Some(FileKind::Regular); 2] {
+        return Err(Errno::EINVAL);
+    }
+    // As for other files, but appending is EBADF here.
+    from.check(false)?;
+    to.check(true).map_err(|_| Errno::EBADF)?;
+    let (End::Virtual(source, file, at), End::Virtual(target, other, to_at)) = (&from, &to) else {
+        return Err(Errno::EXDEV);
+    };
+    let mut len = cx.arg(4).min(0x7fff_f000);
     let start = match at {
         Some(at) => *at,
         None => *source.pos.lock().await,
@@ -279,6 +319,12 @@ pub async fn copy_file_range(cx: &Ctx) -> Result<Reply, Errno> {
         Some(at) => *at,
         None => *target.pos.lock().await,
     };
+    if source.place.node().id() == target.place.node().id() {
+        len = len.min(file.end(cx.cx()).await?.saturating_sub(start));
+        if start < end.saturating_add(len) && end < start.saturating_add(len) {
+            return Err(Errno::EINVAL);
+        }
+    }
     let done = match file.copy_range(cx.cx(), start, other, end, len).await {
         Ok(done) => {
             if at.is_none() {

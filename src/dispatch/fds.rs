@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use fsmodules::api::{Errno, OpenFlags};
+use fsmodules::api::{Errno, FileKind, OpenFlags};
 
 use crate::task::{FdEntry, Files};
 use crate::trap::Reply;
@@ -17,6 +17,11 @@ const F_GETSIG: i32 = 11;
 const F_SETSIG: i32 = 10;
 const F_GETOWN_EX: i32 = 16;
 const F_SETOWN_EX: i32 = 15;
+const F_NOTIFY: i32 = 1026;
+const F_DUPFD_QUERY: i32 = 1027;
+const F_CREATED_QUERY: i32 = 1028;
+const F_GET_RW_HINT: i32 = 1035;
+const F_SET_RW_HINT: i32 = 1036;
 
 const CLOSE_RANGE_UNSHARE: u32 = 2;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
@@ -152,6 +157,10 @@ pub async fn fcntl(cx: &Ctx) -> Result<Reply, Errno> {
                 .set_cloexec(fd, cx.int(2) & libc::FD_CLOEXEC as u32 != 0);
             Ok(Reply::Passthrough)
         }
+        F_DUPFD_QUERY => {
+            let other = cx.open_file(cx.fd(2));
+            Ok(Reply::Return(other.is_some_and(|other| other.id == file.id).into()))
+        }
         libc::F_GETFL => Ok(Reply::Return(shown_flags(file.flags.get()))),
         _ if path_only => Err(Errno::EBADF),
         libc::F_SETFL => {
@@ -162,8 +171,14 @@ pub async fn fcntl(cx: &Ctx) -> Result<Reply, Errno> {
             lock::fcntl_lock(cx, &file, command).await
         }
         libc::F_GETOWN | libc::F_SETOWN | F_GETSIG | F_SETSIG | F_GETOWN_EX | F_SETOWN_EX => Ok(Reply::Passthrough),
+        // The kernel's own, kept for the inode of the placeholder.
+        F_GET_RW_HINT | F_SET_RW_HINT => Ok(Reply::Passthrough),
+        F_CREATED_QUERY => Ok(Reply::Return(file.created.get().into())),
         F_GETLEASE => Ok(Reply::Return(libc::F_UNLCK.into())),
-        F_SETLEASE => Err(Errno::EINVAL),
+        // No lease is ever granted, as for a file that somebody else writes.
+        F_SETLEASE if matches!(cx.fd(2), libc::F_RDLCK | libc::F_WRLCK | libc::F_UNLCK) => Err(Errno::EAGAIN),
+        F_NOTIFY if file.place.node().kind() != FileKind::Directory => Err(Errno::ENOTDIR),
+        libc::F_GETPIPE_SZ | libc::F_SETPIPE_SZ => Err(Errno::EBADF),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use fsmodules::api::{Errno, File, FileKind, IoctlCall, OpenFlags, SetAttr};
+use fsmodules::api::{Errno, File, FileKind, OpenFlags, SetAttr};
 
 use crate::abi::Iovec;
 use crate::task::OpenFile;
@@ -19,10 +19,11 @@ const IOV_MAX: u64 = 1024;
 
 const RWF_DSYNC: u32 = 2;
 const RWF_SYNC: u32 = 4;
-const RWF_NOWAIT: u32 = 8;
 const RWF_APPEND: u32 = 16;
-/// RWF_HIPRI and the above.
-const RWF_KNOWN: u32 = 31;
+const RWF_NOAPPEND: u32 = 32;
+const RWF_NOSIGNAL: u32 = 256;
+/// What the kernel's FUSE accepts: RWF_HIPRI and the above, but not RWF_NOWAIT.
+const RWF_SERVED: u32 = 1 | RWF_DSYNC | RWF_SYNC | RWF_APPEND | RWF_NOAPPEND | RWF_NOSIGNAL;
 
 /// The file behind a descriptor; `EBADF` for `O_PATH`.
 pub fn served(open: &OpenFile) -> Result<Rc<dyn File>, Errno> {
@@ -135,11 +136,13 @@ fn vector_offset(cx: &Ctx, open: &OpenFile) -> Result<Option<u64>, Errno> {
 
 fn vector_flags(cx: &Ctx) -> Result<u32, Errno> {
     let flags = if is_v2(cx) { cx.int(5) } else { 0 };
-    if flags & !RWF_KNOWN != 0 || flags & RWF_NOWAIT != 0 {
-        Err(Errno::EOPNOTSUPP)
-    } else {
-        Ok(flags)
+    if flags & !RWF_SERVED != 0 {
+        return Err(Errno::EOPNOTSUPP);
     }
+    if flags & RWF_APPEND != 0 && flags & RWF_NOAPPEND != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(flags)
 }
 
 async fn read_from(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers) -> Result<Reply, Errno> {
@@ -222,7 +225,7 @@ async fn write_to(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers, 
     if !flags.writable() {
         return Err(Errno::EBADF);
     }
-    let append = flags.contains(OpenFlags::APPEND) || rwf & RWF_APPEND != 0;
+    let append = (flags.contains(OpenFlags::APPEND) && rwf & RWF_NOAPPEND == 0) || rwf & RWF_APPEND != 0;
     let done = match at {
         Some(at) => write_at(cx, &file, at, append, &buffers).await?.0,
         None if !file.seekable() => write_at(cx, &file, 0, false, &buffers).await?.0,
@@ -297,7 +300,7 @@ pub async fn lseek(cx: &Ctx) -> Result<Reply, Errno> {
         }
         _ => return Err(Errno::EINVAL),
     };
-    let new = base.checked_add(offset).ok_or(Errno::EOVERFLOW)?;
+    let new = base.checked_add(offset).ok_or(Errno::EINVAL)?;
     *pos = u64::try_from(new).map_err(|_| Errno::EINVAL)?;
     Ok(Reply::Return(new))
 }
@@ -358,10 +361,16 @@ pub async fn sync_file_range(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    if cx.int(3) & !7 != 0 {
+    let file = served(&open)?;
+    let (offset, len) = (cx.arg(1), cx.arg(2));
+    if cx.int(3) & !7 != 0 || offset > i64::MAX as u64 || len > i64::MAX as u64 - offset {
         return Err(Errno::EINVAL);
     }
-    served(&open)?.flush(cx.cx()).await?;
+    match open.place.node().kind() {
+        FileKind::Regular => file.write_back(cx.cx()).await?,
+        FileKind::Directory => {}
+        _ => return Err(Errno::ESPIPE),
+    }
     Ok(Reply::Return(0))
 }
 
@@ -369,101 +378,41 @@ pub async fn syncfs(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
+    served(&open)?;
     if let Some(fs) = open.place.mount.fs() {
         fs.sync(cx.cx()).await?;
     }
     Ok(Reply::Return(0))
 }
 
-/// readahead(2), posix_fadvise(2): advice that needs no answer.
-pub async fn advise(cx: &Ctx) -> Result<Reply, Errno> {
+/// readahead(2): advice that needs no answer.
+pub async fn readahead(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    let file = served(&open)?;
-    if !file.seekable() {
-        return Err(if i64::from(cx.call.nr) == libc::SYS_readahead {
-            Errno::EINVAL
-        } else {
-            Errno::ESPIPE
-        });
+    served(&open)?;
+    if !open.flags.get().readable() {
+        return Err(Errno::EBADF);
     }
-    if i64::from(cx.call.nr) == libc::SYS_fadvise64 && cx.int(3) > 5 {
+    if open.place.node().kind() != FileKind::Regular {
         return Err(Errno::EINVAL);
     }
     Ok(Reply::Return(0))
 }
 
-const FUSE_DEV_IOC_CLONE: u32 = 0x8004_e500;
-
-pub async fn ioctl(cx: &Ctx) -> Result<Reply, Errno> {
+/// posix_fadvise(2): likewise.
+pub async fn fadvise(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    let file = served(&open)?;
-    let (cmd, arg) = (cx.int(1), cx.arg(2));
-    match u64::from(cmd) {
-        libc::FIOCLEX | libc::FIONCLEX => {
-            cx.task.files().set_cloexec(cx.fd(0), u64::from(cmd) == libc::FIOCLEX);
-            Ok(Reply::Passthrough)
-        }
-        libc::FIONBIO => {
-            let on: i32 = cx.read_value(arg)?;
-            let flags = open.flags.get();
-            let changed = if on != 0 {
-                flags | OpenFlags::NONBLOCK
-            } else {
-                flags - OpenFlags::NONBLOCK
-            };
-            open.set_flags(changed);
-            Ok(Reply::Return(0))
-        }
-        libc::FIONREAD if open.place.node().kind() == FileKind::Regular => {
-            let pos = *open.pos.lock().await;
-            let left = file.end(cx.cx()).await?.saturating_sub(pos);
-            cx.write_value(arg, &(left.min(i32::MAX as u64) as i32))?;
-            Ok(Reply::Return(0))
-        }
-        n if n == u64::from(FUSE_DEV_IOC_CLONE) => {
-            let fd: i32 = cx.read_value(arg)?;
-            let other = cx
-                .task
-                .files()
-                .get(fd)
-                .and_then(|other| other.file.clone())
-                .ok_or(Errno::EINVAL)?;
-            file.join(&other)?;
-            Ok(Reply::Return(0))
-        }
-        _ => generic_ioctl(cx, &*file, cmd, arg).await,
+    if !served(&open)?.seekable() {
+        return Err(Errno::ESPIPE);
     }
-}
-
-/// A command whose direction and size are in its number (`_IOC`).
-async fn generic_ioctl(cx: &Ctx, file: &dyn File, cmd: u32, arg: u64) -> Result<Reply, Errno> {
-    let size = (cmd >> 16 & 0x3fff) as usize;
-    let (writes, reads) = (cmd >> 30 & 1 != 0, cmd >> 30 & 2 != 0);
-    let input = if writes {
-        Bytes::from(cx.read(arg, size)?)
-    } else {
-        Bytes::new()
-    };
-    let output_len = if reads { size } else { 0 };
-    let reply = file
-        .ioctl(
-            cx.cx(),
-            IoctlCall {
-                cmd,
-                arg,
-                input,
-                output_len,
-            },
-        )
-        .await?;
-    if reads {
-        cx.write(arg, &reply.output[..reply.output.len().min(size)])?;
+    let (len, advice) = (cx.arg(2), cx.int(3));
+    if advice > 5 || len > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
     }
-    Ok(Reply::Return(reply.result.into()))
+    Ok(Reply::Return(0))
 }
 
 #[cfg(test)]

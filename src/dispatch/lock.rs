@@ -13,8 +13,13 @@ pub async fn flock(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    let file = served(&open)?;
+    /// Mandatory locks, which the kernel has given up: it says yes, and does nothing.
+    const LOCK_MAND: i32 = 32;
     let operation = cx.fd(1);
+    if operation & LOCK_MAND != 0 {
+        return Ok(Reply::Return(0));
+    }
+    let file = served(&open)?;
     let kind = match operation & !libc::LOCK_NB {
         libc::LOCK_SH => LockKind::Read,
         libc::LOCK_EX => LockKind::Write,

@@ -1,6 +1,6 @@
 //! Mapping virtual files. The mapping itself is the kernel's, of the placeholder's memory file.
 
-use fsmodules::api::{Errno, MapRequest};
+use fsmodules::api::{Errno, MapRequest, MountFlags};
 
 use crate::trap::Reply;
 
@@ -16,11 +16,18 @@ pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;
-    if !open.flags.get().readable() {
-        return Err(Errno::EACCES);
+    if cx.arg(1) == 0 {
+        return Err(Errno::EINVAL);
     }
     let shared = matches!(flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
     let writable = shared && open.flags.get().writable();
+    let protection = cx.fd(2);
+    if shared && protection & libc::PROT_WRITE != 0 && !writable || !open.flags.get().readable() {
+        return Err(Errno::EACCES);
+    }
+    if protection & libc::PROT_EXEC != 0 && open.place.mount.flags().contains(MountFlags::NOEXEC) {
+        return Err(Errno::EPERM);
+    }
     let request = MapRequest {
         offset: cx.arg(5),
         len: cx.arg(1),
@@ -40,15 +47,12 @@ pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// msync(2): what shared mappings of the process have changed goes to the servers.
 pub async fn msync(cx: &Ctx) -> Result<Reply, Errno> {
+    if cx.fd(2) & libc::MS_SYNC == 0 {
+        return Ok(Reply::Passthrough);
+    }
     let mapped = cx.task.mm().mapped.borrow().clone();
-    let sync = cx.fd(2) & libc::MS_SYNC != 0;
     for open in mapped {
-        let file = served(&open)?;
-        if sync {
-            file.fsync(cx.cx(), false).await?;
-        } else {
-            file.flush(cx.cx()).await?;
-        }
+        served(&open)?.fsync(cx.cx(), false).await?;
     }
     Ok(Reply::Passthrough)
 }

@@ -18,7 +18,11 @@ const AT_STATX_DONT_SYNC: u32 = 0x4000;
 const STATX_BTIME: u32 = 0x800;
 const STATX_BASIC_STATS: u32 = 0x7ff;
 const STATX_MNT_ID: u32 = 0x1000;
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+/// What the kernel's FUSE can tell: the above, and that a file is a point of automatic mounts or mapped from a device
+/// directly, which none is here.
+const STATX_ATTRIBUTES: u64 = STATX_ATTR_MOUNT_ROOT | 0x1000 | 0x20_0000;
 const UTIME_NOW: i64 = 0x3fff_ffff;
 const UTIME_OMIT: i64 = 0x3fff_fffe;
 
@@ -130,11 +134,11 @@ pub async fn statx(cx: &Ctx) -> Result<Reply, Errno> {
         btime: mask & STATX_BTIME != 0,
     };
     let attr = place.node().attr(cx.cx(), query).await?;
-    cx.write_value(cx.arg(4), &extended_stat(&attr, &place))?;
+    cx.write_value(cx.arg(4), &extended_stat(&attr, &place, mask))?;
     Ok(Reply::Return(0))
 }
 
-fn extended_stat(attr: &Attr, place: &VirtualPlace) -> Statx {
+fn extended_stat(attr: &Attr, place: &VirtualPlace, asked: u32) -> Statx {
     let time = |t: Time| StatxTimestamp {
         tv_sec: t.sec,
         tv_nsec: t.nsec,
@@ -143,11 +147,16 @@ fn extended_stat(attr: &Attr, place: &VirtualPlace) -> Statx {
     let (rmajor, rminor) = split_dev(attr.rdev);
     let dev = place.mount.dev();
     let is_root = place.dentry.is_root();
+    let (mount_mask, mount_id) = if asked & STATX_MNT_ID_UNIQUE != 0 {
+        (STATX_MNT_ID_UNIQUE, place.mount.unique_id())
+    } else {
+        (STATX_MNT_ID, place.mount.id().into())
+    };
     Statx {
-        stx_mask: STATX_BASIC_STATS | STATX_MNT_ID | if attr.btime.is_some() { STATX_BTIME } else { 0 },
+        stx_mask: STATX_BASIC_STATS | mount_mask | if attr.btime.is_some() { STATX_BTIME } else { 0 },
         stx_blksize: attr.blksize,
         stx_attributes: if is_root { STATX_ATTR_MOUNT_ROOT } else { 0 },
-        stx_attributes_mask: STATX_ATTR_MOUNT_ROOT,
+        stx_attributes_mask: STATX_ATTRIBUTES,
         stx_nlink: attr.nlink,
         stx_uid: attr.uid,
         stx_gid: attr.gid,
@@ -163,7 +172,7 @@ fn extended_stat(attr: &Attr, place: &VirtualPlace) -> Statx {
         stx_rdev_minor: rminor,
         stx_dev_major: libc::major(dev),
         stx_dev_minor: libc::minor(dev),
-        stx_mnt_id: place.mount.id().into(),
+        stx_mnt_id: mount_id,
         ..zerocopy::FromZeros::new_zeroed()
     }
 }

@@ -10,10 +10,12 @@ mod dir;
 mod elf;
 mod exec;
 mod fds;
+mod handle;
 mod host;
 mod ids;
 mod install;
 mod io;
+mod ioctl;
 mod link;
 mod lock;
 mod mem;
@@ -69,11 +71,13 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_fsync | libc::SYS_fdatasync => io::fsync(cx).await,
         libc::SYS_sync_file_range => io::sync_file_range(cx).await,
         libc::SYS_syncfs => io::syncfs(cx).await,
-        libc::SYS_readahead | libc::SYS_fadvise64 => io::advise(cx).await,
-        libc::SYS_ioctl => io::ioctl(cx).await,
+        libc::SYS_readahead => io::readahead(cx).await,
+        libc::SYS_fadvise64 => io::fadvise(cx).await,
+        libc::SYS_ioctl => ioctl::ioctl(cx).await,
         libc::SYS_sendfile => copy::sendfile(cx).await,
         libc::SYS_splice => copy::splice(cx).await,
-        libc::SYS_tee | libc::SYS_vmsplice => copy::not_a_pipe(cx).await,
+        libc::SYS_tee => copy::tee(cx).await,
+        libc::SYS_vmsplice => copy::vmsplice(cx).await,
         libc::SYS_copy_file_range => copy::copy_file_range(cx).await,
         libc::SYS_mmap => mem::mmap(cx).await,
         libc::SYS_msync => mem::msync(cx).await,
@@ -92,6 +96,7 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_utimes => meta::utimes(cx).await,
         libc::SYS_futimesat => meta::futimesat(cx).await,
         libc::SYS_truncate => meta::truncate(cx).await,
+        libc::SYS_name_to_handle_at => handle::name_to_handle_at(cx).await,
         libc::SYS_statfs => meta::statfs(cx).await,
         libc::SYS_fstatfs => meta::fstatfs(cx).await,
 
@@ -120,6 +125,10 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_fsetxattr => xattr::fsetxattr(cx).await,
         libc::SYS_removexattr | libc::SYS_lremovexattr => xattr::removexattr(cx).await,
         libc::SYS_fremovexattr => xattr::fremovexattr(cx).await,
+        xattr::SYS_SETXATTRAT => xattr::setxattrat(cx).await,
+        xattr::SYS_GETXATTRAT => xattr::getxattrat(cx).await,
+        xattr::SYS_LISTXATTRAT => xattr::listxattrat(cx).await,
+        xattr::SYS_REMOVEXATTRAT => xattr::removexattrat(cx).await,
 
         libc::SYS_mount => mount::mount(cx).await,
         libc::SYS_umount2 => mount::umount2(cx).await,

@@ -113,7 +113,7 @@ async fn existing(
         return temporary(cx, place, flags, mode).await;
     }
     if kind == FileKind::Directory {
-        if creating || flags.writable() {
+        if creating || flags.writable() || flags.contains(OpenFlags::TRUNC) {
             return Err(Errno::EISDIR);
         }
     } else if flags.contains(OpenFlags::DIRECTORY) || slash {
@@ -186,12 +186,11 @@ async fn created(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Result<
     check_writable(&dir)?;
     let made = dir.node().clone().create(cx.cx(), &name, mode, flags).await?;
     let dentry = dir.dentry.child(&name, made.node);
-    Ok(OpenFile::new(
-        Some(made.file),
-        VirtualPlace {
-            mount: dir.mount,
-            dentry,
-        },
-        flags,
-    ))
+    let place = VirtualPlace {
+        mount: dir.mount,
+        dentry,
+    };
+    let open = OpenFile::new(Some(made.file), place, flags);
+    open.created.set(true);
+    Ok(open)
 }

@@ -20,6 +20,8 @@ pub struct OpenFile {
     pub pos: async_lock::Mutex<u64>,
     /// `O_APPEND`, `O_NONBLOCK` and the like, as fcntl(2) changes them.
     pub flags: Cell<OpenFlags>,
+    /// This open made the file (`F_CREATED_QUERY`).
+    pub created: Cell<bool>,
     /// Entries that were read ahead of what getdents(2) had room for, with the cookie they follow.
     pub entries: RefCell<(u64, Vec<DirEntry>)>,
     /// The placeholder's socket, where the guest polls it, and what tells its driver that it is over.
@@ -49,6 +51,7 @@ impl OpenFile {
             place,
             pos: async_lock::Mutex::new(0),
             flags: Cell::new(flags),
+            created: Cell::new(false),
             entries: RefCell::new((0, Vec::new())),
             stream: RefCell::new(None),
             _use,

@@ -51,6 +51,11 @@ impl Mount {
         self.id
     }
 
+    /// An id that no later mount will have, numbered apart from the others as the kernel's are.
+    pub fn unique_id(&self) -> u64 {
+        (1 << 32) + u64::from(self.id())
+    }
+
     /// The host itself, where it has it.
     pub fn is_base(&self) -> bool {
         self.id == BASE_ID

@@ -134,6 +134,10 @@ pub trait File {
     fn fsync<'a>(&'a self, _cx: Cx<'a>, _data_only: bool) -> Op<'a, ()> {
         fail(Errno::EINVAL)
     }
+    /// Sends what shared mappings have changed to the server; all else is there already.
+    fn write_back<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, ()> {
+        done(())
+    }
     fn fallocate<'a>(&'a self, _cx: Cx<'a>, _mode: u32, _offset: u64, _len: u64) -> Op<'a, ()> {
         fail(Errno::EOPNOTSUPP)
     }

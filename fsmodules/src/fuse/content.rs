@@ -69,6 +69,11 @@ fn write_all(fd: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), Err
     Ok(())
 }
 
+fn punch(fd: BorrowedFd<'_>, range: Range<u64>) -> Result<(), Errno> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(fd, flags, range.start, range.end - range.start).map_err(errno)
+}
+
 /// Bytes that are there; fewer at the end of the file.
 fn read_all(fd: BorrowedFd<'_>, at: u64, len: usize) -> Result<Bytes, Errno> {
     let mut data = BytesMut::zeroed(len);
@@ -140,6 +145,20 @@ impl Content {
         if let Some(shared) = &*self.shared.borrow() {
             shared.ranges.iter().for_each(|range| valid.insert(range));
         }
+    }
+
+    /// The server has zeros there now, and so have those who map it.
+    pub fn zeroed(&self, range: Range<u64>) -> Result<(), Errno> {
+        self.spoil_loads(range.clone());
+        let range = range.start..range.end.min(self.len.get());
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.zero(range.clone())?;
+        if let Some(shared) = &*self.shared.borrow() {
+            punch(shared.copy.as_fd(), range)?;
+        }
+        Ok(())
     }
 
     /// The contiguous valid bytes at the start of a range.
@@ -273,8 +292,7 @@ impl Content {
     }
 
     fn zero(&self, range: Range<u64>) -> Result<(), Errno> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&self.memory, flags, range.start, range.end - range.start).map_err(errno)
+        punch(self.memory(), range)
     }
 
     /// Bounds what one file takes: content far behind goes first.
@@ -376,6 +394,10 @@ impl Content {
     pub fn unshare(&self) {
         self.shared.replace(None);
         self.mapped.set(false);
+    }
+
+    pub fn is_mapped(&self) -> bool {
+        self.mapped.get()
     }
 
     pub fn is_shared(&self) -> bool {

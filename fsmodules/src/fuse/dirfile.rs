@@ -1,13 +1,15 @@
 //! An open directory (`fs/fuse/readdir.c`).
 
 use std::any::Any;
+use std::cell::Cell;
 use std::rc::Rc;
 
 use fuse_compat::kernel::{Handle, Listed};
 use fuse_compat::wire::abi::InitFlags;
 
+use super::file::ioctl;
 use super::node::Node;
-use crate::api::{Cx, DirEntry, Errno, File, IoctlCall, IoctlReply, Name, Op, OpenFlags, Vnode};
+use crate::api::{Cx, DirEntry, Errno, File, IoctlCall, IoctlReply, Lock, LockOwner, Name, Op, OpenFlags, Vnode};
 
 const MIN_READ: usize = 4096;
 
@@ -15,6 +17,16 @@ pub struct DirFile {
     node: Rc<Node>,
     vnode: Rc<dyn Vnode>,
     handle: Handle,
+    /// The open file description that holds locks of its own.
+    description: Cell<Option<u64>>,
+}
+
+impl Drop for DirFile {
+    fn drop(&mut self) {
+        if let Some(id) = self.description.get() {
+            self.node.locks.release(LockOwner::Description(id));
+        }
+    }
 }
 
 impl DirFile {
@@ -24,6 +36,7 @@ impl DirFile {
             vnode: node.clone(),
             node,
             handle,
+            description: Cell::new(None),
         }
     }
 
@@ -81,18 +94,42 @@ impl File for DirFile {
         Box::pin(self.list(cx, from, room))
     }
 
+    /// A directory's size says nothing of its entries, but the kernel lets lseek(2) treat it as a file's.
+    fn end<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, u64> {
+        crate::api::done(self.node.known().size)
+    }
+
+    fn seek_data<'a>(&'a self, _cx: Cx<'a>, from: u64, hole: bool) -> Op<'a, u64> {
+        let size = self.node.known().size;
+        if from >= size {
+            return crate::api::fail(Errno::ENXIO);
+        }
+        crate::api::done(if hole { size } else { from })
+    }
+
     fn fsync<'a>(&'a self, cx: Cx<'a>, data_only: bool) -> Op<'a, ()> {
         Box::pin(async move { self.node.calls(cx).fsync(&self.handle, data_only).await })
     }
 
     fn ioctl<'a>(&'a self, cx: Cx<'a>, call: IoctlCall) -> Op<'a, IoctlReply> {
-        Box::pin(async move {
-            let calls = self.node.calls(cx);
-            let (result, output) = calls
-                .ioctl(&self.handle, call.cmd, call.arg, call.input, call.output_len as u32)
-                .await?;
-            Ok(IoctlReply { result, output })
-        })
+        Box::pin(ioctl(self.node.calls(cx), &self.handle, call))
+    }
+
+    /// Locks on directories never concern the server.
+    fn test_lock<'a>(&'a self, _cx: Cx<'a>, lock: Lock) -> Op<'a, Option<Lock>> {
+        crate::api::done(self.node.locks.test(&lock))
+    }
+
+    fn set_lock<'a>(&'a self, cx: Cx<'a>, lock: Lock, wait: bool) -> Op<'a, ()> {
+        if let LockOwner::Description(id) = lock.owner {
+            self.description.set(Some(id));
+        }
+        Box::pin(self.node.locks.set(cx.caller, lock, wait))
+    }
+
+    fn flush<'a>(&'a self, cx: Cx<'a>) -> Op<'a, ()> {
+        self.node.locks.release(LockOwner::Files(cx.caller.files_id()));
+        crate::api::done(())
     }
 
     fn as_any(&self) -> &dyn Any {

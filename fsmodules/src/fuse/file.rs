@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::task::Waker;
 
 use bytes::Bytes;
-use fuse_compat::kernel::{Handle, LockCall};
+use fuse_compat::kernel::{Calls, Handle, LockCall};
 use fuse_compat::wire::abi::{FileLock, FopenFlags, InitFlags, WRITE_KILL_SUIDGID};
 
 use super::background::Background;
@@ -342,7 +342,7 @@ impl FuseFile {
         if mode & (PUNCH_HOLE | ZERO_RANGE) != 0
             && let Some(content) = self.node.content()
         {
-            content.invalidate(offset..end);
+            content.zeroed(offset..end)?;
         }
         self.node.expire();
         Ok(())
@@ -351,6 +351,10 @@ impl FuseFile {
     async fn copy_to(&self, cx: Cx<'_>, at: u64, to: &FuseFile, to_at: u64, len: u64) -> Result<u64, Errno> {
         if !Rc::ptr_eq(&self.node.fs, &to.node.fs) {
             return Err(Errno::EXDEV);
+        }
+        // Who maps the target must see the change at once: it goes through the page cache.
+        if to.node.content().is_some_and(|content| content.is_mapped()) {
+            return Err(Errno::EOPNOTSUPP);
         }
         self.node.write_back().await?;
         let _alone = to.node.write_lock.lock().await;
@@ -420,6 +424,19 @@ impl FuseFile {
         }
         let flushed = self.node.calls(cx).flush(&self.handle, lock_owner(files)).await;
         written.and(flushed)
+    }
+}
+
+/// A server that does not implement ioctl(2), or this command, has no such command.
+pub async fn ioctl(calls: Calls<'_>, handle: &Handle, call: IoctlCall) -> Result<IoctlReply, Errno> {
+    let sent = calls
+        .ioctl(handle, call.cmd, call.arg, call.input, call.output_len as u32)
+        .await;
+    match sent {
+        Err(Errno::ENOSYS) => Err(Errno::ENOTTY),
+        Ok((result, _)) if result == -Errno::ENOSYS.raw() => Err(Errno::ENOTTY),
+        Ok((result, output)) => Ok(IoctlReply { result, output }),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -501,6 +518,10 @@ impl File for FuseFile {
         })
     }
 
+    fn write_back<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, ()> {
+        Box::pin(self.node.write_back())
+    }
+
     fn fallocate<'a>(&'a self, cx: Cx<'a>, mode: u32, offset: u64, len: u64) -> Op<'a, ()> {
         Box::pin(self.allocate(cx, mode, offset, len))
     }
@@ -513,13 +534,7 @@ impl File for FuseFile {
     }
 
     fn ioctl<'a>(&'a self, cx: Cx<'a>, call: IoctlCall) -> Op<'a, IoctlReply> {
-        Box::pin(async move {
-            let calls = self.node.calls(cx);
-            let (result, output) = calls
-                .ioctl(&self.handle, call.cmd, call.arg, call.input, call.output_len as u32)
-                .await?;
-            Ok(IoctlReply { result, output })
-        })
+        Box::pin(ioctl(self.node.calls(cx), &self.handle, call))
     }
 
     fn test_lock<'a>(&'a self, cx: Cx<'a>, lock: Lock) -> Op<'a, Option<Lock>> {

@@ -114,7 +114,9 @@ impl Node {
             valid |= SetattrValid::GID;
             set.gid = gid;
         }
-        if change.uid.is_some() || change.gid.is_some() {
+        // A chown(2) that changes neither id is one nevertheless.
+        let times = change.atime.is_some() || change.mtime.is_some();
+        if change.uid.is_some() || change.gid.is_some() || change.mode.is_none() && !times {
             valid |= self.kill_set_id(cx, &mut set, change.mode.is_none()).await?;
         }
         if let Some(time) = change.atime {
@@ -131,11 +133,7 @@ impl Node {
                 SetTime::At(at) => (set.mtime, set.mtimensec) = (at.sec as u64, at.nsec),
             }
         }
-        if valid.is_empty() {
-            Ok(())
-        } else {
-            self.send(cx, set, valid).await
-        }
+        self.send(cx, set, valid).await
     }
 
     async fn check_change(&self, cx: Cx<'_>, change: &SetAttr<'_>) -> Result<(), Errno> {
