@@ -190,7 +190,7 @@ impl Host for HostHandle {
 /// Without a writable directory anywhere, the root does: relative paths never reach the kernel there.
 fn empty_directory() -> std::io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags, open};
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let candidates = [
         std::env::var_os("XDG_RUNTIME_DIR"),
         std::env::var_os("TMPDIR"),

@@ -1,6 +1,6 @@
 //! Puts placeholders into guests: real descriptors that stand for virtual files.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use fsmodules::api::{Backing, Errno, OpenFlags};
@@ -26,9 +26,8 @@ pub async fn install(cx: &Ctx, file: Rc<OpenFile>) -> Result<Reply, Errno> {
     let fd = match file.file.as_ref().map(|file| file.backing()) {
         Some(Backing::Memory(memory)) => reopen(cx, memory, flags & REOPEN_FLAGS).await?,
         Some(Backing::Stream) => super::stream::connect(cx, &file).await?,
-        Some(Backing::Nothing) | None => {
-            reopen(cx, cx.hv.nowhere(), OpenFlags::PATH | (flags & OpenFlags::CLOEXEC)).await?
-        }
+        Some(Backing::Nothing) => reopen(cx, cx.hv.nowhere(), flags & OpenFlags::CLOEXEC).await?,
+        None => reopen(cx, cx.hv.nowhere(), OpenFlags::PATH | (flags & OpenFlags::CLOEXEC)).await?,
     };
     let fd = settle(cx, fd, cloexec).await?;
     // What stood there before cannot be virtual: the number was free.
@@ -58,18 +57,24 @@ pub fn hand_over(cx: &Ctx, file: &Rc<OpenFile>, min: i32, cloexec: bool) -> Opti
     let give = |source: BorrowedFd<'_>| cx.hv.tracer.borrow_mut().reply_with_fd(tid, source, fd, cloexec);
     let given = match file.file.as_ref().map(|file| file.backing()) {
         Some(Backing::Memory(memory)) => {
-            let own = format!("/proc/self/fd/{}", memory.as_raw_fd());
-            let flags = OFlags::from_bits_retain((file.flags.get() & REOPEN_FLAGS).bits()) | OFlags::CLOEXEC;
-            give(rustix::fs::open(own, flags, Mode::empty()).ok()?.as_fd())
+            let flags = OFlags::from_bits_retain((file.flags.get() & REOPEN_FLAGS).bits());
+            give(anew(memory, flags)?.as_fd())
         }
         Some(Backing::Stream) => give(super::stream::local_end(cx, file)?.as_fd()),
-        Some(Backing::Nothing) | None => give(cx.hv.nowhere()),
+        Some(Backing::Nothing) => give(cx.hv.nowhere()),
+        None => give(anew(cx.hv.nowhere(), OFlags::PATH)?.as_fd()),
     };
     // Not given: the number is beyond the guest's RLIMIT_NOFILE.
     given.then(|| {
         files.insert(fd, file.clone(), cloexec);
         fd
     })
+}
+
+/// Another description of one of umvu's own files.
+fn anew(fd: BorrowedFd<'_>, flags: OFlags) -> Option<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 /// Are the standard descriptors open? If not, the next file that the guest opens belongs there.

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use fsmodules::api::{Errno, File, FileKind, OpenFlags, SetAttr};
 
+use zerocopy::FromBytes;
+
 use crate::abi::Iovec;
 use crate::task::OpenFile;
 use crate::trap::{GuestMemory, Reply};
@@ -44,8 +46,9 @@ fn buffers(cx: &Ctx) -> Result<Buffers, Errno> {
     }
     let mut total = 0usize;
     let mut buffers = Vec::with_capacity(count as usize);
-    for n in 0..count {
-        let iov: Iovec = cx.read_value(cx.arg(1) + n * size_of::<Iovec>() as u64)?;
+    let array = cx.read(cx.arg(1), count as usize * size_of::<Iovec>())?;
+    for iov in array.chunks_exact(size_of::<Iovec>()) {
+        let iov = Iovec::read_from_bytes(iov).map_err(|_| Errno::EFAULT)?;
         if iov.len > i64::MAX as u64 {
             return Err(Errno::EINVAL);
         }

@@ -10,6 +10,8 @@ use fsmodules::api::Errno;
 use super::{Tid, sys};
 
 const PAGE: u64 = 4096;
+/// As many buffers as the kernel takes at once (`UIO_MAXIOV`).
+const IOV_MAX: usize = 1024;
 
 /// Memory of a guest, or of a test.
 pub trait GuestMemory {
@@ -55,14 +57,34 @@ pub trait GuestMemory {
     }
 
     /// Scatters `parts` over the buffers; how much. A bad buffer ends it.
-    fn write_vectored(&self, buffers: &[(u64, usize)], parts: &[&[u8]]) -> Result<usize, Errno> {
+    fn write_vectored(&self, buffers: &[(u64, usize)], parts: &[&[u8]]) -> Result<usize, Errno>
+    where
+        Self: Sized,
+    {
+        piecewise::write(self, buffers, parts)
+    }
+
+    /// Gathers the buffers; how much. A bad buffer ends it.
+    fn read_vectored(&self, buffers: &[(u64, usize)], out: &mut [u8]) -> Result<usize, Errno>
+    where
+        Self: Sized,
+    {
+        piecewise::read(self, buffers, out)
+    }
+}
+
+/// Vectored transfers, a buffer at a time.
+mod piecewise {
+    use super::{Errno, GuestMemory};
+
+    pub fn write(memory: &impl GuestMemory, buffers: &[(u64, usize)], parts: &[&[u8]]) -> Result<usize, Errno> {
         let mut done = 0;
         let mut parts = parts.iter().copied().filter(|part| !part.is_empty());
         let mut part: &[u8] = parts.next().unwrap_or_default();
         for &(mut address, mut room) in buffers {
             while room > 0 && !part.is_empty() {
                 let len = room.min(part.len());
-                match self.write_some(address, &part[..len]) {
+                match memory.write_some(address, &part[..len]) {
                     Ok(put) if put == len => {}
                     Ok(put) => return Ok(done + put),
                     Err(_) if done > 0 => return Ok(done),
@@ -77,15 +99,14 @@ pub trait GuestMemory {
         Ok(done)
     }
 
-    /// Gathers the buffers; how much. A bad buffer ends it.
-    fn read_vectored(&self, buffers: &[(u64, usize)], out: &mut [u8]) -> Result<usize, Errno> {
+    pub fn read(memory: &impl GuestMemory, buffers: &[(u64, usize)], out: &mut [u8]) -> Result<usize, Errno> {
         let mut done = 0;
         for &(address, len) in buffers {
             let len = len.min(out.len() - done);
             if len == 0 {
                 continue;
             }
-            match self.read_some(address, &mut out[done..done + len]) {
+            match memory.read_some(address, &mut out[done..done + len]) {
                 Ok(got) if got == len => done += len,
                 Ok(got) => return Ok(done + got),
                 Err(_) if done > 0 => return Ok(done),
@@ -154,6 +175,28 @@ impl GuestMemory for Memory {
             self.file()?.write_at(bytes, address).map_err(|_| Errno::EFAULT)?
         };
         if moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
+    }
+
+    /// In one call where that is allowed.
+    fn read_vectored(&self, buffers: &[(u64, usize)], out: &mut [u8]) -> Result<usize, Errno> {
+        if !has_vm_calls() || buffers.len() > IOV_MAX {
+            return piecewise::read(self, buffers, out);
+        }
+        let remote: Vec<_> = buffers.iter().map(|&(address, len)| iovec(address, len)).collect();
+        let local = [iovec(out.as_mut_ptr() as u64, out.len())];
+        sys::transfer(self.tid, false, &local, &remote).map_err(|_| Errno::EFAULT)
+    }
+
+    fn write_vectored(&self, buffers: &[(u64, usize)], parts: &[&[u8]]) -> Result<usize, Errno> {
+        if !has_vm_calls() || buffers.len() > IOV_MAX || parts.len() > IOV_MAX {
+            return piecewise::write(self, buffers, parts);
+        }
+        let remote: Vec<_> = buffers.iter().map(|&(address, len)| iovec(address, len)).collect();
+        let local: Vec<_> = parts
+            .iter()
+            .map(|part| iovec(part.as_ptr() as u64, part.len()))
+            .collect();
+        sys::transfer(self.tid, true, &local, &remote).map_err(|_| Errno::EFAULT)
     }
 }
 
