@@ -132,7 +132,9 @@ impl File for DeviceFile {
 
     fn ready(&self, waker: Option<&Waker>) -> Readiness {
         match self.device.state(waker) {
-            DeviceState::Unusable => Readiness::ERR,
+            // The kernel shows an error here too, but ours cannot be taken back when the mount comes.
+            DeviceState::Unbound => Readiness::empty(),
+            DeviceState::Gone => Readiness::ERR,
             DeviceState::Idle => Readiness::OUT,
             DeviceState::Readable => Readiness::IN | Readiness::OUT,
         }

@@ -1,6 +1,6 @@
 //! The server's end: an open `/dev/fuse` (`fs/fuse/dev.c`).
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -21,8 +21,10 @@ const WRITE_OVERHEAD: usize = 80;
 /// What poll(2) shows of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceState {
-    /// Not mounted, or not any more.
-    Unusable,
+    /// Not mounted yet.
+    Unbound,
+    /// Not mounted any more.
+    Gone,
     Idle,
     /// A read would return something.
     Readable,
@@ -32,6 +34,8 @@ pub enum DeviceState {
 #[derive(Default)]
 pub struct Device {
     bound: OnceCell<(Rc<Connection>, u64)>,
+    /// Who asked for the state of the unbound device.
+    watcher: RefCell<Option<Waker>>,
 }
 
 impl Device {
@@ -46,16 +50,20 @@ impl Device {
         }
         let id = connection.attach();
         let _ = self.bound.set((connection.clone(), id));
+        if let Some(watcher) = self.watcher.take() {
+            watcher.wake();
+        }
         Ok(())
     }
 
     /// What can be done now; the waker is woken when that may have changed.
     pub fn state(&self, waker: Option<&Waker>) -> DeviceState {
         let Some((connection, _)) = self.bound.get() else {
-            return DeviceState::Unusable;
+            self.watcher.replace(waker.cloned());
+            return DeviceState::Unbound;
         };
         if connection.is_gone() {
-            return DeviceState::Unusable;
+            return DeviceState::Gone;
         }
         if let Some(waker) = waker {
             connection.add_reader(waker);

@@ -101,6 +101,22 @@ fn nothing_is_asked_before_init_is_answered() {
 }
 
 #[test]
+fn who_watches_an_unbound_device_learns_of_the_mount() {
+    struct Woken(std::sync::atomic::AtomicBool);
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let woken = std::sync::Arc::new(Woken(false.into()));
+    let (connection, device) = (Connection::new(None), Device::default());
+    assert_eq!(device.state(Some(&woken.clone().into())), DeviceState::Unbound);
+    device.bind(&connection).unwrap();
+    assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed));
+    assert_ne!(device.state(None), DeviceState::Unbound);
+}
+
+#[test]
 fn lookups_are_given_back() {
     let (connection, device) = started(40);
     let thread = Thread::default();
@@ -274,7 +290,7 @@ fn a_closed_connection_still_delivers_what_was_said() {
     assert_eq!((release.opcode, release.pid), (18, 0));
     device.write(&reply(release.unique, 0, &[0u8; 0])).unwrap();
     assert_eq!(device.read(1 << 20).unwrap_err(), Errno::ENODEV);
-    assert_eq!(device.state(None), DeviceState::Unusable);
+    assert_eq!(device.state(None), DeviceState::Gone);
 }
 
 /// Whatever a server writes: an errno or success, and everybody else is served on.
