@@ -45,9 +45,10 @@ impl Regs {
     }
 
     /// After a call: back to its instruction, to make another call.
-    pub fn rewind(&mut self, nr: u32) {
+    pub fn rewind(&mut self, nr: u32, argument: u32) {
         self.0.rip -= SYSCALL_LEN;
         self.0.rax = nr.into();
+        self.0.rdi = argument.into();
         self.0.orig_rax = u64::MAX;
     }
 }

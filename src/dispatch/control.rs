@@ -11,19 +11,19 @@ use super::Ctx;
 use super::context::CWD;
 use super::install::catch_ids;
 
-/// The control call: (request, its length, response, its capacity). The response's length.
+/// The control call: (option, request, its length, response, its capacity). The response's length.
 pub async fn call(cx: &Ctx) -> Result<Reply, Errno> {
-    let len = cx.arg(1) as usize;
+    let len = cx.arg(2) as usize;
     if len > MAX_MESSAGE {
         return Err(Errno::E2BIG);
     }
-    let request = serde_json::from_slice(&cx.read(cx.arg(0), len)?).map_err(|_| Errno::EINVAL)?;
+    let request = serde_json::from_slice(&cx.read(cx.arg(1), len)?).map_err(|_| Errno::EPROTO)?;
     let response = serve(cx, request).await?;
     let bytes = serde_json::to_vec(&response).map_err(|_| Errno::EIO)?;
-    if bytes.len() as u64 > cx.arg(3) {
+    if bytes.len() as u64 > cx.arg(4) {
         return Err(Errno::ERANGE);
     }
-    cx.write(cx.arg(2), &bytes)?;
+    cx.write(cx.arg(3), &bytes)?;
     Ok(Reply::Return(bytes.len() as i64))
 }
 

@@ -159,7 +159,6 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_recvmmsg => socket::recvmmsg(cx).await,
         libc::SYS_bind | libc::SYS_connect => socket::bind_or_connect(cx).await,
 
-        nr if nr == i64::from(crate::table::CONTROL_CALL) => control::call(cx).await,
         _ => cx.elsewhere().await,
     }
 }

@@ -2,9 +2,10 @@
 
 use fsmodules::api::Errno;
 
+use crate::table::CONTROL_OPTION;
 use crate::trap::Reply;
 
-use super::Ctx;
+use super::{Ctx, control};
 
 /// The kernel keeps the umask for host files; we apply it to virtual ones.
 pub async fn umask(cx: &Ctx) -> Result<Reply, Errno> {
@@ -22,6 +23,7 @@ pub async fn prctl(cx: &Ctx) -> Result<Reply, Errno> {
             Ok(Reply::Return(0))
         }
         (libc::PR_GET_DUMPABLE, _) => Ok(Reply::Return(mm.dumpable.get().into())),
+        (CONTROL_OPTION, _) => control::call(cx).await,
         _ => super::ids::prctl(cx).await,
     }
 }

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::table::{self, AGAIN_CALL, CONTROL_CALL, Catch, FdLevel, PLACEHOLDER_MIN, Treat};
+use super::host::Refusals;
+use crate::table::{self, AGAIN_CALL, AGAIN_MARK, Catch, FdLevel, PLACEHOLDER_MIN, Treat};
 
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
@@ -13,6 +14,9 @@ const RETURN: u16 = 0x06;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const TRACE: u32 = libc::SECCOMP_RET_TRACE;
 const ERRNO: u32 = libc::SECCOMP_RET_ERRNO;
+/// How umvu's SIGSYS is told from those of a guest's own filters: `si_errno`.
+pub const TRAP_MARK: u16 = 0x756d;
+const TRAP: u32 = libc::SECCOMP_RET_TRAP | TRAP_MARK as u32;
 
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const NR: u32 = 0;
@@ -55,30 +59,37 @@ impl Delivery {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
     Return(u32),
-    Catch,
-    /// Caught if one of these arguments can be a virtual descriptor.
-    Fds(Catch),
+    /// The verdict, if one of these arguments can be a virtual descriptor.
+    Fds(Catch, u32),
 }
 
-/// The filter of every process in a view.
-pub fn program(delivery: Delivery) -> Program {
+/// The filter of every process in a view, on a host that refuses these calls.
+pub fn program(delivery: Delivery, refusals: &Refusals) -> Program {
     let mut code = vec![
         op(LOAD, ARCH),
         branch(JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0),
         // i386: nothing may slip past.
         op(RETURN, ERRNO | libc::ENOSYS as u32),
         op(LOAD, NR),
-        branch(JUMP_EQ, CONTROL_CALL, 0, 1),
-        op(RETURN, delivery.action()),
         // The way back into a call that the tracer makes anew.
-        branch(JUMP_EQ, AGAIN_CALL, 0, 1),
+        branch(JUMP_EQ, AGAIN_CALL, 0, 4),
+        op(LOAD, ARGS),
+        branch(JUMP_EQ, AGAIN_MARK, 0, 1),
         op(RETURN, TRACE),
+        op(RETURN, ALLOW),
         branch(JUMP_GE, X32, 0, 1),
         op(RETURN, ERRNO | libc::ENOSYS as u32),
     ];
+    let caught = |nr| {
+        if refusals.error(nr).is_some() {
+            TRAP
+        } else {
+            delivery.action()
+        }
+    };
     tree(
-        &ranges(action),
-        &mut |action| leaf(action, delivery, PLACEHOLDER_MIN..NEGATIVE),
+        &ranges(|nr| action(nr, caught(nr))),
+        &mut |action| leaf(action, PLACEHOLDER_MIN..NEGATIVE),
         &mut code,
     );
     code
@@ -93,16 +104,11 @@ pub fn added_filter(level: FdLevel) -> Vec<u8> {
         op(RETURN, ALLOW),
         op(LOAD, NR),
     ];
-    let low = |nr| match action(nr) {
-        fds @ Action::Fds(_) => fds,
-        Action::Return(_) | Action::Catch => Action::Return(ALLOW),
+    let low = |nr| match action(nr, TRACE) {
+        fds @ Action::Fds(..) => fds,
+        Action::Return(_) => Action::Return(ALLOW),
     };
-    let low_fds = 0..level.bound();
-    tree(
-        &ranges(low),
-        &mut |action| leaf(action, Delivery::Trace, low_fds.clone()),
-        &mut code,
-    );
+    tree(&ranges(low), &mut |action| leaf(action, 0..level.bound()), &mut code);
     bytes(&code)
 }
 
@@ -115,14 +121,10 @@ pub fn ids_filter() -> Vec<u8> {
         op(LOAD, NR),
     ];
     let ids = |nr| match table::entry(nr).map(|entry| entry.treat) {
-        Some(Treat::Serve(catch)) if catch.concerns_ids() => Action::Catch,
+        Some(Treat::Serve(catch)) if catch.concerns_ids() => Action::Return(TRACE),
         _ => Action::Return(ALLOW),
     };
-    tree(
-        &ranges(ids),
-        &mut |action| leaf(action, Delivery::Trace, 0..0),
-        &mut code,
-    );
+    tree(&ranges(ids), &mut |action| leaf(action, 0..0), &mut code);
     bytes(&code)
 }
 
@@ -132,15 +134,16 @@ fn bytes(code: &Program) -> Vec<u8> {
         .collect()
 }
 
-fn action(nr: u32) -> Action {
+/// `caught` is the verdict on a call that is caught.
+fn action(nr: u32, caught: u32) -> Action {
     match table::entry(nr).map(|entry| entry.treat) {
         // A call that this table does not know yet must not slip past it.
         None => Action::Return(ERRNO | libc::ENOSYS as u32),
         Some(Treat::Pass(_)) => Action::Return(ALLOW),
         Some(Treat::Refuse(errno, _)) => Action::Return(ERRNO | errno.raw() as u32),
-        Some(Treat::Serve(Catch::Always)) => Action::Catch,
+        Some(Treat::Serve(Catch::Always)) => Action::Return(caught),
         Some(Treat::Serve(Catch::Ids)) => Action::Return(ALLOW),
-        Some(Treat::Serve(catch)) => Action::Fds(catch),
+        Some(Treat::Serve(catch)) => Action::Fds(catch, caught),
     }
 }
 
@@ -175,22 +178,21 @@ fn tree(ranges: &[(u32, Action)], leaf: &mut impl FnMut(Action) -> Program, code
 }
 
 /// The end of a path through the tree: caught are descriptors in `caught`. They are 32-bit integers.
-fn leaf(action: Action, delivery: Delivery, caught: Range<u32>) -> Program {
-    let catch = match action {
+fn leaf(action: Action, caught: Range<u32>) -> Program {
+    let (catch, verdict) = match action {
         Action::Return(value) => return vec![op(RETURN, value)],
-        Action::Catch => return vec![op(RETURN, delivery.action())],
-        Action::Fds(catch) => catch,
+        Action::Fds(catch, verdict) => (catch, verdict),
     };
     let mut code = Program::new();
     for arg in catch.args() {
         code.push(op(LOAD, ARGS + 8 * u32::from(arg)));
         if let Catch::FdOrStandard(_) = catch {
             code.push(branch(JUMP_GE, FdLevel::Standard.bound(), 1, 0));
-            code.push(op(RETURN, delivery.action()));
+            code.push(op(RETURN, verdict));
         }
         code.push(branch(JUMP_GE, caught.end, 2, 0));
         code.push(branch(JUMP_GE, caught.start, 0, 1));
-        code.push(op(RETURN, delivery.action()));
+        code.push(op(RETURN, verdict));
     }
     code.push(op(RETURN, ALLOW));
     code
@@ -199,6 +201,7 @@ fn leaf(action: Action, delivery: Delivery, caught: Range<u32>) -> Program {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fsmodules::api::Errno;
 
     /// Runs a program as the kernel would.
     fn run(code: &Program, arch: u32, nr: u32, args: [u64; 6]) -> u32 {
@@ -232,15 +235,14 @@ mod tests {
     #[test]
     fn agrees_with_the_table_for_every_number() {
         for delivery in [Delivery::Trace, Delivery::Notify] {
-            let code = program(delivery);
+            let code = program(delivery, &Refusals::default());
             assert!(code.len() < 4096, "{} instructions", code.len());
             let caught = delivery.action();
             for nr in 0..=table::LAST + 50 {
                 let with = |fd: u64| call(&code, nr, [fd; 6]);
-                match action(nr) {
+                match action(nr, caught) {
                     Action::Return(value) => assert_eq!(with(0), value, "{nr}"),
-                    Action::Catch => assert_eq!(with(0), caught, "{nr}"),
-                    Action::Fds(catch) => {
+                    Action::Fds(catch, _) => {
                         let standard = matches!(catch, Catch::FdOrStandard(_));
                         assert_eq!(with(2), if standard { caught } else { ALLOW }, "{nr}");
                         assert_eq!(with(3), ALLOW, "{nr}");
@@ -257,13 +259,29 @@ mod tests {
 
     #[test]
     fn nothing_slips_past() {
-        let code = program(Delivery::Notify);
+        let code = program(Delivery::Notify, &Refusals::default());
         assert_eq!(run(&code, 0x4000_0003, 5, [0; 6]), ENOSYS);
         assert_eq!(call(&code, X32 + 1, [0; 6]), ENOSYS);
         assert_eq!(call(&code, 100_000, [0; 6]), ENOSYS);
         assert_eq!(call(&code, libc::SYS_io_uring_setup as u32, [0; 6]), ENOSYS);
-        assert_eq!(call(&code, CONTROL_CALL, [0; 6]), Delivery::Notify.action());
-        assert_eq!(call(&code, AGAIN_CALL, [0; 6]), TRACE);
+        assert_eq!(call(&code, libc::SYS_prctl as u32, [0; 6]), Delivery::Notify.action());
+    }
+
+    #[test]
+    fn the_way_back_is_a_marked_getpid() {
+        let code = program(Delivery::Notify, &Refusals::default());
+        assert_eq!(call(&code, AGAIN_CALL, [AGAIN_MARK.into(), 0, 0, 0, 0, 0]), TRACE);
+        assert_eq!(call(&code, AGAIN_CALL, [0; 6]), ALLOW);
+    }
+
+    #[test]
+    fn what_the_host_refuses_raises_a_signal() {
+        let refusals = [libc::SYS_mount, libc::SYS_fsync].map(|nr| (nr as u32, Errno::EPERM));
+        let code = program(Delivery::Trace, &refusals.into_iter().collect());
+        assert_eq!(call(&code, libc::SYS_mount as u32, [0; 6]), TRAP);
+        assert_eq!(call(&code, libc::SYS_umount2 as u32, [0; 6]), TRACE);
+        assert_eq!(call(&code, libc::SYS_fsync as u32, [768, 0, 0, 0, 0, 0]), TRAP);
+        assert_eq!(call(&code, libc::SYS_fsync as u32, [3, 0, 0, 0, 0, 0]), ALLOW);
     }
 
     #[test]
@@ -289,7 +307,10 @@ mod tests {
             (libc::SYS_read, false),
         ] {
             assert_eq!(call(&ids, nr as u32, [3; 6]) == TRACE, caught, "{nr}");
-            assert_eq!(call(&program(Delivery::Trace), nr as u32, [3; 6]), ALLOW);
+            assert_eq!(
+                call(&program(Delivery::Trace, &Refusals::default()), nr as u32, [3; 6]),
+                ALLOW
+            );
         }
         let all = decode(added_filter(FdLevel::All));
         assert_eq!(call(&all, read, [700, 0, 0, 0, 0, 0]), TRACE);

@@ -4,6 +4,7 @@
 //! let the kernel run further calls in the guest ([`Tracer::run`]) and must give each call one reply.
 
 mod filter;
+mod host;
 mod memory;
 mod notify;
 mod spawn;

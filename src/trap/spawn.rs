@@ -7,10 +7,10 @@ use fsmodules::api::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::filter::{self, Delivery};
+use super::host::Refusals;
 use super::notify::Listener;
 use super::{Engine, Error, Reply, Tid, sys};
 use crate::control::MAX_MESSAGE;
-use crate::table::CONTROL_CALL;
 
 /// A command to start. Without `envp` it has umvu's environment.
 pub struct SpawnSpec {
@@ -45,11 +45,16 @@ fn pipe() -> Result<(std::io::PipeReader, std::io::PipeWriter), SpawnError> {
 
 /// Starts a command under the filter, traced from its first instruction on. With the notify engine, its listener too.
 /// `signals` shows changes of children ([`sys::signals`]).
-pub fn start(spec: &SpawnSpec, engine: Engine, signals: BorrowedFd<'_>) -> Result<(Tid, Option<Listener>), SpawnError> {
+pub fn start(
+    spec: &SpawnSpec,
+    engine: Engine,
+    refusals: &Refusals,
+    signals: BorrowedFd<'_>,
+) -> Result<(Tid, Option<Listener>), SpawnError> {
     let program = CString::new(spec.program.as_slice()).map_err(|_| SpawnError::Exec(Errno::EINVAL))?;
     let argv = c_strings(&spec.argv)?;
     let envp = spec.envp.as_deref().map(c_strings).transpose()?;
-    let filters = Filters::new(engine);
+    let filters = Filters::new(engine, refusals);
     let limit = raise_fd_limit();
     // The child waits for `go` until it is traced, and says by `report` what it has and what has failed. It shares our
     // descriptors, so neither of us may close any before it has executed the command.
@@ -128,10 +133,11 @@ struct Filters {
 }
 
 impl Filters {
-    fn new(engine: Engine) -> Filters {
+    fn new(engine: Engine, refusals: &Refusals) -> Filters {
+        let program = |delivery| filter::program(delivery, refusals);
         Filters {
-            notifying: (engine != Engine::Ptrace).then(|| filter::program(Delivery::Notify)),
-            tracing: (engine != Engine::Notify).then(|| filter::program(Delivery::Trace)),
+            notifying: (engine != Engine::Ptrace).then(|| program(Delivery::Notify)),
+            tracing: (engine != Engine::Notify).then(|| program(Delivery::Trace)),
         }
     }
 
@@ -182,9 +188,10 @@ fn until_exec(tid: Tid, listener: Option<&Listener>, signals: BorrowedFd<'_>) ->
 
 /// Makes this very process a tracee: `ask` tells a hypervisor its id, and succeeds when it is traced.
 pub fn be_traced(ask: impl FnOnce(i32) -> Result<(), String>) -> Result<(), String> {
+    let refusals = Refusals::of_host();
     sys::allow_tracing();
     ask(std::process::id() as i32)?;
-    sys::install_filter(&filter::program(Delivery::Trace))
+    sys::install_filter(&filter::program(Delivery::Trace, &refusals))
         .map_err(|errno| format!("this host does not allow seccomp filters ({errno})"))
 }
 
@@ -219,12 +226,12 @@ pub fn exec_path(argv: &[Vec<u8>]) -> Errno {
 /// Asks the hypervisor of the view that this process runs in. `None` outside of any.
 pub fn control_call(request: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
     let mut answer = vec![0; MAX_MESSAGE];
-    match sys::control(CONTROL_CALL, request, &mut answer) {
+    match sys::control(request, &mut answer) {
         Ok(len) => {
             answer.truncate(len);
             Ok(Some(answer))
         }
-        Err(Errno::ENOSYS) => Ok(None),
+        Err(Errno::EINVAL) => Ok(None),
         Err(errno) => Err(errno),
     }
 }

@@ -10,6 +10,7 @@ use fsmodules::api::Errno;
 
 use super::Tid;
 use crate::abi::Regs;
+use crate::table::CONTROL_OPTION;
 
 pub type Result<T> = std::result::Result<T, Errno>;
 
@@ -340,19 +341,39 @@ pub fn exec(path: &CString, argv: &[CString], envp: Option<&[CString]>) -> Errno
     last_errno()
 }
 
-/// A call that only umvu's filter knows: a request from inside a view. The length of the answer.
-pub fn control(number: u32, request: &[u8], answer: &mut [u8]) -> Result<usize> {
-    // SAFETY: both buffers live for the call; the kernel itself knows no such number and touches nothing.
+/// A request from inside a view. The length of the answer; `EINVAL` outside.
+pub fn control(request: &[u8], answer: &mut [u8]) -> Result<usize> {
+    // SAFETY: both buffers live for the call; the kernel itself knows no such option and touches nothing.
     let result = unsafe {
-        libc::syscall(
-            number.into(),
+        libc::prctl(
+            CONTROL_OPTION,
             request.as_ptr(),
             request.len(),
             answer.as_mut_ptr(),
             answer.len(),
         )
     };
-    check(result).map(|len| len as usize)
+    check(result.into()).map(|len| len as usize)
+}
+
+/// Under umvu's filter, but without a tracer: how a call fails that is caught whatever its arguments are.
+pub fn caught_call(nr: u32, argument: u32) -> Errno {
+    let argument = libc::c_ulong::from(argument);
+    // SAFETY: a filter answers, and the kernel does not make the call.
+    let result = unsafe { libc::syscall(nr.into(), argument, argument, argument, argument, argument, argument) };
+    check(result).err().unwrap_or(Errno::EIO)
+}
+
+/// Is a SIGSYS at its delivery stop from umvu's filter?
+pub fn is_trap(tid: Tid, mark: u16) -> bool {
+    const SYS_SECCOMP: libc::c_int = 1;
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    if ptrace(libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr() as usize).is_err() {
+        return false;
+    }
+    // SAFETY: the kernel has filled it in.
+    let info = unsafe { info.assume_init() };
+    (info.si_signo, info.si_code, info.si_errno) == (libc::SIGSYS, SYS_SECCOMP, mark.into())
 }
 
 /// One process_vm_readv(2) or process_vm_writev(2); bytes moved.

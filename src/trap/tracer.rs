@@ -1,7 +1,8 @@
 //! One state machine a thread.
 //!
-//! A caught call stands at its entry: in a seccomp stop, or in a notification ([`super::notify`]). From there the thread
-//! has one of these journeys:
+//! A caught call stands at its entry: in a seccomp stop, or in a notification ([`super::notify`]); or just behind it if
+//! the host refuses it: in the delivery stop of a SIGSYS ([`super::host`]). From there the thread has one of these
+//! journeys:
 //!
 //! - *reply*: the result is put into the registers and the call skipped; or it passes.
 //! - *run*: the call is rewritten into another one, which the kernel makes; the thread then stands at that call's exit.
@@ -20,6 +21,10 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use fsmodules::api::Errno;
+
+use super::filter::TRAP_MARK;
+use super::host::Refusals;
 use super::notify::{Listener, Notification};
 use super::{Engine, Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, spawn, sys};
 use crate::abi::{RawCall, Regs, fold};
@@ -50,6 +55,8 @@ struct Frame {
     signal: i32,
     /// Another program has been executed: the old registers mean nothing.
     executed: bool,
+    /// The host does not let the kernel make this call, and gives this error.
+    refused: Option<Errno>,
 }
 
 impl Frame {
@@ -59,6 +66,7 @@ impl Frame {
             mask: None,
             signal: 0,
             executed: false,
+            refused: None,
         }
     }
 }
@@ -102,10 +110,23 @@ enum State {
     Exiting,
 }
 
+impl State {
+    /// The host's error, if its call is a refused one.
+    fn refused(&self) -> Option<Errno> {
+        match self {
+            State::Exit(frame) | State::Parked(frame) | State::Held { frame, .. } | State::Rewinding { frame, .. } => {
+                frame.refused
+            }
+            _ => None,
+        }
+    }
+}
+
 /// All tracees of a session. It must be used by one thread only, the one that made it.
 pub struct Tracer {
     threads: HashMap<Tid, State>,
     ready: VecDeque<Event>,
+    refusals: Refusals,
     signals: OwnedFd,
     news: sys::News,
     listener: Option<Listener>,
@@ -122,6 +143,7 @@ impl Tracer {
         Ok(Tracer {
             threads: HashMap::new(),
             ready: VecDeque::new(),
+            refusals: Refusals::of_host(),
             signals: sys::signals().map_err(forbidden)?,
             news: sys::News::default(),
             listener: None,
@@ -131,7 +153,7 @@ impl Tracer {
 
     /// Starts a command; it runs as soon as events are taken.
     pub fn spawn(&mut self, spec: &SpawnSpec, engine: Engine) -> Result<Tid, SpawnError> {
-        let (tid, listener) = spawn::start(spec, engine, self.signals.as_fd())?;
+        let (tid, listener) = spawn::start(spec, engine, &self.refusals, self.signals.as_fd())?;
         self.listener = listener;
         // What has been seen of its start may hide what has come since.
         self.news.children = true;
@@ -260,6 +282,10 @@ impl Tracer {
     /// Answers a caught call.
     pub fn reply(&mut self, tid: Tid, reply: Reply) {
         let Some(state) = self.threads.remove(&tid) else { return };
+        let reply = match (reply, state.refused()) {
+            (Reply::Passthrough, Some(errno)) => Reply::Error(errno),
+            _ => reply,
+        };
         let next = match state {
             State::Entry(frame) => reply_at_entry(tid, frame, reply),
             State::Notified(notification) => {
@@ -293,6 +319,10 @@ impl Tracer {
 
     /// Lets the kernel make a call in the thread, whose caught call goes on waiting for its reply.
     pub fn run(&mut self, tid: Tid, call: RawCall) {
+        if let Some(errno) = self.refusals.error(call.nr) {
+            let result = -i64::from(errno.raw());
+            return self.ready.push_back(Event::Ran { tid, result });
+        }
         let Some(state) = self.threads.remove(&tid) else { return };
         let next = match state {
             State::Entry(frame) => enter(tid, frame, call, false),
@@ -546,8 +576,24 @@ impl Tracer {
         }
     }
 
+    /// The SIGSYS of a caught call that the host refuses. It is over as far as the kernel is concerned.
+    fn trapped(&mut self, tid: Tid) {
+        let Ok(regs) = sys::regs(tid) else { return };
+        let mut frame = Frame::new(regs);
+        // A process that has joined the view may be refused what the others are not.
+        frame.refused = self.refusals.error(regs.call().nr).or(Some(Errno::EPERM));
+        self.threads.insert(tid, State::Exit(frame));
+        self.ready.push_back(Event::Syscall {
+            tid,
+            call: fold(regs.call()),
+        });
+    }
+
     /// A signal is about to be delivered.
     fn signalled(&mut self, tid: Tid, signal: i32) {
+        if signal == libc::SIGSYS && sys::is_trap(tid, TRAP_MARK) {
+            return self.trapped(tid);
+        }
         match self.threads.remove(&tid) {
             Some(State::Parked(frame)) if is_handled(tid, signal) => {
                 self.threads.insert(tid, State::Held { frame, signal });
@@ -618,7 +664,7 @@ fn rewind(tid: Tid, mut frame: Frame, next: Next) -> State {
         frame.mask = sys::swap_signal_mask(tid, BLOCK_ALL).ok();
     }
     let mut regs = frame.regs;
-    regs.rewind(table::AGAIN_CALL);
+    regs.rewind(table::AGAIN_CALL, table::AGAIN_MARK);
     let _ = sys::set_regs(tid, &regs);
     let _ = sys::cont(tid, 0);
     State::Rewinding { frame, next }
