@@ -22,6 +22,8 @@ pub enum Request {
         groups: Vec<u32>,
         files: Option<FileIds>,
     },
+    /// Make the caller, who has just entered, the user that the view was made for.
+    Join,
     /// Switch the trace on (`call`, `fuse`; to this file or to umvu's stderr) or off.
     Trace { what: Option<String>, file: Option<String> },
     /// Trace this waiting process; it enters the view.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_executor::LocalExecutor;
 use fsmodules::api::{Host, Module, Vnode};
-use fsmodules::ids::{IdMap, Owners};
+use fsmodules::ids::{Creds, IdMap, Owners};
 use fuse_compat::kernel::Clock;
 
 use crate::abi::RawCall;
@@ -42,6 +42,8 @@ pub struct Hypervisor {
     pub bound: RefCell<Vec<Bound>>,
     /// Copies of programs whose interpreter is elsewhere in the view.
     pub programs: RefCell<Copies>,
+    /// Who those are who enter the view, if not who they are outside.
+    pub user: RefCell<Option<Creds>>,
     /// What the view shows of the host's files to those whose ids are virtual.
     pub owners: RefCell<Owners>,
     /// An empty directory that has been removed: where the kernel believes a task with a virtual cwd to be.
@@ -89,6 +91,7 @@ impl Hypervisor {
             travelling: RefCell::default(),
             bound: RefCell::default(),
             programs: RefCell::default(),
+            user: RefCell::default(),
             owners: RefCell::new(Owners::new(IdMap::identity(), IdMap::identity())),
             nowhere,
             pid: std::process::id(),

@@ -2,10 +2,11 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use common::{Work, is_root, stdout, text};
+use common::{Running, Work, is_root, stdout, text};
 
 /// What the script prints for root, in a mount namespace of its own. `None` where that is not possible.
 fn on_kernel(work: &Work, script: &str) -> Option<Output> {
@@ -217,14 +218,64 @@ fn a_root_of_its_own() {
 fn the_interpreter_is_the_trees_own() {
     let work = Work::new();
     tree(&work);
-    let maps = stdout(&work.umvu(&["--root", "tree", "/bin/cat", "/proc/self/maps"]));
+    let lines = |file: &str| {
+        let text = stdout(&work.umvu(&["--root", "tree", "/bin/cat", file]));
+        let mapped = text
+            .lines()
+            .filter(|line| line.contains(".so") || line.ends_with("/cat"));
+        mapped
+            .map(|line| line.split_whitespace().last().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    // smaps has the host's truth, maps what the view shows.
     let inside = format!("{}/tree/", work.path().display());
+    let host = lines("/proc/self/smaps");
+    assert!(host.iter().any(|path| path.contains("/ld-")), "{host:?}");
+    assert!(host.iter().all(|path| path.starts_with(&inside)), "{host:?}");
+    let view = lines("/proc/self/maps");
+    assert!(view.iter().any(|path| path == "/bin/cat"), "{view:?}");
     assert!(
-        maps.lines().any(|line| line.contains("/ld-") && line.contains(&inside)),
-        "{maps}"
+        view.iter()
+            .all(|path| path.starts_with('/') && !path.contains("/tree/")),
+        "{view:?}"
     );
-    let libraries: Vec<_> = maps.lines().filter(|line| line.contains(".so")).collect();
-    assert!(libraries.iter().all(|line| line.contains(&inside)), "{libraries:?}");
+}
+
+#[test]
+fn roots_users_and_fuse_together() {
+    let work = Work::new();
+    tree(&work);
+    let mut umvu = work.command("umvu");
+    let mount = "type=fuse,program=umvu-memfs,source=memory,target=/sub,options=default_permissions";
+    let name = format!("together-{}", std::process::id());
+    umvu.args([
+        "--root",
+        "tree",
+        "--as-root",
+        "--name",
+        &name,
+        "--mount",
+        mount,
+        "--",
+        "/bin/sh",
+        "-c",
+    ]);
+    umvu.arg("touch sub/f; chown 5:6 sub/f; stat -c '%u %g' sub/f; cat /proc/mounts | grep -c ' /sub fuse'; read line");
+    let mut umvu = Running(umvu.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut output = BufReader::new(umvu.0.stdout.take().unwrap()).lines();
+    let mut line = || output.next().unwrap().unwrap();
+    assert_eq!((line(), line()), ("5 6".into(), "1".into()));
+    let joined = work.umvu(&[
+        "exec",
+        &name,
+        "/bin/sh",
+        "-c",
+        "id -u; pwd; stat -c '%u %g' /sub/f; ls -d /*",
+    ]);
+    assert_eq!(
+        stdout(&joined),
+        "0\n/\n5 6\n/bin\n/dev\n/etc\n/lib\n/lib64\n/proc\n/sub\n/sys\n/tmp\n"
+    );
 }
 
 #[test]

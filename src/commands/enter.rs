@@ -12,7 +12,7 @@ use crate::control::{Request, Response};
 use crate::{door, trap};
 
 use super::vumount::io_text;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, client};
 
 /// Run a command in a view that is running already.
 #[derive(Args)]
@@ -44,6 +44,7 @@ impl Exec {
             },
         )
         .map_err(Failure::new)?;
+        client::order(&Request::Join)?;
         // The caller's directory may be nowhere in the view.
         if !std::env::current_dir().is_ok_and(|path| path.is_absolute()) {
             std::env::set_current_dir("/").map_err(|e| Failure::new(format!("cannot go to /: {}", io_text(&e))))?;

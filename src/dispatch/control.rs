@@ -44,13 +44,26 @@ async fn serve(cx: &Ctx, request: Request) -> Result<Response, Errno> {
             groups,
             files,
         } => {
+            let for_the_view = files.is_some();
             if let Some(files) = files
                 && let Err(message) = see_files(cx, uid, gid, &files)
             {
                 return Ok(Response::Failed(message));
             }
+            let creds = Creds::of(uid, gid, groups);
+            if for_the_view {
+                cx.hv.user.replace(Some(creds.clone()));
+            }
             catch_ids(cx).await?;
-            cx.task.set_creds(Creds::of(uid, gid, groups));
+            cx.task.set_creds(creds);
+            Ok(Response::Done)
+        }
+        Request::Join => {
+            let user = cx.hv.user.borrow().clone();
+            if let Some(creds) = user {
+                catch_ids(cx).await?;
+                cx.task.set_creds(creds);
+            }
             Ok(Response::Done)
         }
         other => Ok(simple(&cx.hv, other)),
@@ -107,7 +120,7 @@ pub fn simple(hv: &crate::hypervisor::Hypervisor, request: Request) -> Response 
             Ok(()) => Response::Done,
             Err(error) => Response::Failed(error),
         },
-        Request::Await { .. } | Request::KeepRoot | Request::Become { .. } | Request::Enter { .. } => {
+        Request::Await { .. } | Request::KeepRoot | Request::Become { .. } | Request::Join | Request::Enter { .. } => {
             Response::Failed("not possible from here".into())
         }
     }

@@ -91,6 +91,10 @@ fn text(cx: &Ctx, path: &[u8]) -> Option<Vec<u8>> {
         b"mountinfo" => Some(proctext::mountinfo(&host()?, &cx.hv.mounts, &root)),
         b"mounts" => Some(proctext::mounts(&host()?, &cx.hv.mounts, &root)),
         b"mountstats" => Some(proctext::mountstats(&host()?, &cx.hv.mounts, &root)),
+        b"maps" if !root.is_host_root() => {
+            let program = task.process().exe.borrow().clone();
+            Some(proctext::maps(&host()?, &cx.hv.mounts, &root, program.as_ref()))
+        }
         _ => None,
     }
 }

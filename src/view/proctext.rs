@@ -70,6 +70,32 @@ pub fn mountstats(host: &[u8], mounts: &Mounts, root: &Place) -> Vec<u8> {
     text
 }
 
+/// `/proc/PID/maps`: paths as a caller with this root knows them. The program may be mapped from a copy in memory.
+pub fn maps(host: &[u8], mounts: &Mounts, root: &Place, program: Option<&Place>) -> Vec<u8> {
+    /// Where the path begins in a line.
+    const COLUMN: usize = 73;
+    let mut text = String::new();
+    for line in String::from_utf8_lossy(host).lines() {
+        let place = match line.get(COLUMN..) {
+            Some(COPIED_PROGRAM) => program.cloned(),
+            Some(path) if path.starts_with('/') => Some(mounts.host_place(path.as_ref(), root, None)),
+            _ => None,
+        };
+        match place.and_then(|place| mounts.reachable_path(&place, root)) {
+            Some(path) => {
+                let _ = writeln!(text, "{}{}", &line[..COLUMN], String::from_utf8_lossy(&path));
+            }
+            None => {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+    }
+    text.into_bytes()
+}
+
+/// How the kernel names the copies that are executed where a program's interpreter is elsewhere.
+const COPIED_PROGRAM: &str = "/memfd:program (deleted)";
+
 /// The host's lines of the mounts that a caller with this root can reach; their mountpoint is the word with that
 /// number.
 fn reachable(host: &[u8], word: usize, mounts: &Mounts, root: &Place) -> Vec<u8> {
