@@ -16,6 +16,7 @@ use fuse_compat::kernel::Clock;
 use crate::abi::RawCall;
 use crate::dispatch::Copies;
 use crate::dispatch::socket::Travelling;
+use crate::door::Door;
 use crate::rt::Timers;
 use crate::task::Task;
 use crate::trace::Trace;
@@ -34,8 +35,8 @@ pub struct Hypervisor {
     pub trace: Trace,
     /// The view's name, for `umvu exec` and `umvu ps`.
     pub name: RefCell<String>,
-    /// The name that it is to have from now on.
-    pub rename: RefCell<Option<String>>,
+    /// Where others knock who want to enter the view or to know of it.
+    pub door: RefCell<Option<Door>>,
     /// Virtual descriptors that were sent and not yet received.
     pub travelling: RefCell<Vec<Travelling>>,
     /// Sockets that were bound on virtual file systems.
@@ -64,6 +65,7 @@ impl Hypervisor {
         mounts: Mounts,
         modules: Vec<Rc<dyn Module>>,
         name: String,
+        door: Option<Door>,
         trace: Trace,
     ) -> std::io::Result<Rc<Hypervisor>> {
         let nowhere = empty_directory()?;
@@ -87,7 +89,7 @@ impl Hypervisor {
             timers: Rc::default(),
             trace,
             name: RefCell::new(name),
-            rename: RefCell::default(),
+            door: RefCell::new(door),
             travelling: RefCell::default(),
             bound: RefCell::default(),
             programs: RefCell::default(),

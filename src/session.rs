@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use fsmodules::api::Errno;
 
+use crate::control::{Request, Response};
 use crate::dispatch::{self, Ctx};
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
@@ -31,7 +32,6 @@ pub struct Session {
     parking: VecDeque<(Duration, Weak<Task>, u64)>,
     closing: Closing,
     grace: Duration,
-    door: Option<Door>,
 }
 
 /// The stages of a session's end.
@@ -45,7 +45,7 @@ enum Closing {
 
 impl Session {
     /// The command has been started as `main`.
-    pub fn new(hv: Rc<Hypervisor>, main: Tid, grace: Duration, door: Option<Door>) -> Session {
+    pub fn new(hv: Rc<Hypervisor>, main: Tid, grace: Duration) -> Session {
         let mut session = Session {
             hv,
             main,
@@ -53,7 +53,6 @@ impl Session {
             parking: VecDeque::new(),
             closing: Closing::No,
             grace,
-            door,
         };
         session.enter(main);
         session
@@ -109,8 +108,10 @@ impl Session {
             Closing::No => {}
         }
         let timeout = deadline.map(|deadline| deadline.saturating_sub(self.hv.now()));
-        let fds: Vec<BorrowedFd<'_>> = self.door.iter().map(|door| door.as_fd()).collect();
+        let door = self.hv.door.borrow();
+        let fds: Vec<BorrowedFd<'_>> = door.iter().map(|door| door.as_fd()).collect();
         let ready = self.hv.tracer.borrow_mut().wait(&fds, timeout);
+        drop(door);
         if ready.contains(&0) {
             self.answer_door();
         }
@@ -130,21 +131,25 @@ impl Session {
     }
 
     fn answer_door(&mut self) {
-        let Some(door) = &self.door else { return };
-        if let Some(visitor) = door.accept()
-            && let Some(tid) = visitor.serve(&self.hv)
-        {
-            self.enter(tid);
-        }
-        if let Some(name) = self.hv.rename.take() {
-            self.rename(name);
-        }
+        let visitor = self.hv.door.borrow().as_ref().and_then(Door::accept);
+        let Some(mut visitor) = visitor else { return };
+        let response = match visitor.question() {
+            Ok(Request::Enter { pid }) => self.admit(Tid::from_raw(pid)),
+            Ok(request) => dispatch::control::simple(&self.hv, request),
+            Err(error) => Response::Failed(format!("unreadable request: {error}")),
+        };
+        visitor.answer(&response);
     }
 
-    fn rename(&mut self, name: String) {
-        if let Ok(door) = Door::open(&name) {
-            self.door = Some(door);
-            self.hv.name.replace(name);
+    /// A process from outside wants to enter the view.
+    fn admit(&mut self, tid: Tid) -> Response {
+        let adopted = self.hv.tracer.borrow_mut().adopt(tid);
+        match adopted {
+            Ok(()) => {
+                self.enter(tid);
+                Response::Done
+            }
+            Err(error) => Response::Failed(error.to_string()),
         }
     }
 
@@ -310,7 +315,7 @@ async fn serve(cx: Ctx) {
         Err(errno) => Reply::Error(errno),
     };
     if let Some(shown) = shown {
-        cx.hv.trace.end(&cx, &shown, &reply, cx.hv.now() - begun);
+        cx.hv.trace.end(&cx, shown, &reply, cx.hv.now() - begun);
     }
     cx.task.end_call();
     cx.hv.tracer.borrow_mut().reply(cx.task.tid.get(), reply);

@@ -14,8 +14,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
+use crate::control::io_text;
+
 use super::inherited;
-use super::vumount::io_text;
 
 #[derive(Default)]
 struct Options {

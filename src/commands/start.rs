@@ -1,0 +1,99 @@
+//! The first program of a view that begins with mounts: mounts from inside, then becomes the command, or stays.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Child;
+use std::sync::mpsc;
+
+use clap::Args;
+
+use crate::control::{Request, io_text};
+
+use super::mountspec::MountSpec;
+use super::root::{self, RootArgs};
+use super::user::UserArgs;
+use super::vumount::{Messages, Mounted, ending, mount};
+use super::{FAILURE, Failure, Outcome, client, say};
+
+#[derive(Args)]
+pub struct Start {
+    /// What to mount, as JSON
+    #[arg(value_parser = specs)]
+    mounts: Specs,
+    #[command(flatten)]
+    root: RootArgs,
+    #[command(flatten)]
+    user: UserArgs,
+    /// There is no command: stay until what was mounted is unmounted.
+    #[arg(long)]
+    serve: bool,
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+type Specs = std::sync::Arc<[MountSpec]>;
+
+fn specs(text: &str) -> Result<Specs, serde_json::Error> {
+    Ok(serde_json::from_str::<Vec<MountSpec>>(text)?.into())
+}
+
+impl Start {
+    pub fn run(self) -> Outcome {
+        if self.serve {
+            return self.mounts.iter().try_fold(0, |_, spec| stay(spec));
+        }
+        let root = self.root.prepare()?;
+        let environment = self.user.apply(root.as_deref())?;
+        for spec in self.mounts.iter().cloned() {
+            let spec = root::placed(root.as_deref(), spec);
+            mount(&spec, Messages::Kept).map_err(|failure| Failure {
+                status: FAILURE,
+                ..failure
+            })?;
+        }
+        if let Some(root) = &root {
+            root::enter(root)?;
+        }
+        let Some((program, args)) = self.command.split_first() else {
+            return Ok(0);
+        };
+        let error = std::process::Command::new(program).args(args).envs(environment).exec();
+        let status = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
+        Err(Failure::with(
+            status,
+            format!("cannot run {}: {}", program.to_string_lossy(), io_text(&error)),
+        ))
+    }
+}
+
+/// Serves a mount until it is unmounted, or its program has ended.
+fn stay(spec: &MountSpec) -> Outcome {
+    let Mounted { target, server } = mount(spec, Messages::Shown)?;
+    let name = client::describe()?.name;
+    let shown = target.display();
+    say(&format!(
+        "umvu: {shown} is served in view {name}; join it with: umvu exec {name} COMMAND"
+    ));
+    let (sender, receiver) = mpsc::channel();
+    if let Some(server) = server {
+        let (sender, target) = (sender.clone(), target.clone());
+        std::thread::spawn(move || watch(server, &target, &sender));
+    }
+    let request = Request::AwaitEnd {
+        target: target.to_string_lossy().into_owned(),
+    };
+    std::thread::spawn(move || sender.send(client::order(&request)));
+    receiver.recv().unwrap_or(Ok(0))
+}
+
+/// A program that ends without unmounting leaves a mount that answers nobody.
+fn watch(mut server: Child, target: &Path, end: &mpsc::Sender<Outcome>) {
+    let Ok(status) = server.wait() else { return };
+    let dead = std::fs::metadata(target).is_err_and(|error| error.kind() == ErrorKind::NotConnected);
+    if dead {
+        let message = format!("{} is gone: its program died ({})", target.display(), ending(status));
+        let _ = end.send(Err(Failure::with(1, message)));
+    }
+}
