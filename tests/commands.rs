@@ -365,7 +365,8 @@ fn a_served_mount_ends_with_its_program_or_a_signal() {
     };
     let (mut view, mut lines) = serve();
     let name = view.0.id().to_string();
-    stdout(&work.umvu(&["exec", &name, "sh", "-c", "kill -9 $(pidof umvu-memfs)"]));
+    let kill = "kill -9 $(umvu ps $(vuname) | awk '$2 ~ /^umvu-memfs/ { print $1 }')";
+    stdout(&work.umvu(&["exec", &name, "sh", "-c", kill]));
     assert_eq!(view.0.wait().unwrap().code(), Some(1));
     let mut line = String::new();
     lines.read_line(&mut line).unwrap();
