@@ -20,6 +20,8 @@ use crate::trap::{Event, Reply, Tid, WaitStatus};
 
 /// A thread whose call the kernel is running for us is looked at again after this.
 const PARK_AGAIN: Duration = Duration::from_millis(10);
+/// What is left when the command has ended, and serves nothing, is asked to end after this.
+const MOMENT: Duration = Duration::from_millis(200);
 /// Between asking the last processes to end and ending them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -37,8 +39,12 @@ pub struct Session {
 /// The stages of a session's end.
 enum Closing {
     No,
-    /// File systems are written back and unmounted; their servers end by themselves until then.
-    Grace(Duration),
+    /// File systems are written back and unmounted; their servers end by themselves until then, and whoever else is
+    /// about to end, in a moment.
+    Grace {
+        moment: Duration,
+        until: Duration,
+    },
     /// Everybody has been asked to end.
     Terminated(Duration),
 }
@@ -104,7 +110,8 @@ impl Session {
             sooner(*time);
         }
         match self.closing {
-            Closing::Grace(until) | Closing::Terminated(until) => sooner(until),
+            Closing::Grace { moment, .. } if self.hv.now() < moment => sooner(moment),
+            Closing::Grace { until, .. } | Closing::Terminated(until) => sooner(until),
             Closing::No => {}
         }
         let timeout = deadline.map(|deadline| deadline.saturating_sub(self.hv.now()));
@@ -125,7 +132,10 @@ impl Session {
     fn pass_on(&mut self, signal: i32) {
         match self.closing {
             Closing::No => send(self.main, signal),
-            Closing::Grace(_) => self.closing = Closing::Grace(self.hv.now()),
+            Closing::Grace { moment, .. } => {
+                let until = self.hv.now();
+                self.closing = Closing::Grace { moment, until };
+            }
             Closing::Terminated(_) => self.closing = Closing::Terminated(self.hv.now()),
         }
     }
@@ -264,9 +274,11 @@ impl Session {
     /// The command has ended: unmount everything.
     fn close(&mut self) {
         let mounts = self.hv.mounts.visible();
-        let none = mounts.iter().all(|mount| mount.fs().is_none());
-        let until = self.hv.now() + if none { Duration::ZERO } else { self.grace };
-        self.closing = Closing::Grace(until);
+        let now = self.hv.now();
+        self.closing = Closing::Grace {
+            moment: now + MOMENT,
+            until: now + self.grace,
+        };
         let hv = self.hv.clone();
         let quiet = Task::first(self.main, Fs::new(hv.mounts.root_place(), hv.mounts.root_place(), 0o22));
         let cx = Ctx::new(hv.clone(), quiet, crate::abi::RawCall::default());
@@ -292,7 +304,9 @@ impl Session {
         match self.closing {
             _ if nobody => true,
             Closing::No => false,
-            Closing::Grace(until) if self.hv.now() >= until => {
+            Closing::Grace { moment, until }
+                if self.hv.now() >= until || self.hv.now() >= moment && !self.somebody_serves() =>
+            {
                 for task in self.hv.tasks.borrow().values() {
                     send(task.tgid(), libc::SIGTERM);
                 }
@@ -301,8 +315,12 @@ impl Session {
             }
             // Whoever is left ends with umvu, its tracer.
             Closing::Terminated(until) => self.hv.now() >= until,
-            Closing::Grace(_) => false,
+            Closing::Grace { .. } => false,
         }
+    }
+
+    fn somebody_serves(&self) -> bool {
+        self.hv.tasks.borrow().values().any(|task| task.files().serves())
     }
 }
 

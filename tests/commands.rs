@@ -339,15 +339,12 @@ fn several_mounts_in_their_order() {
 }
 
 #[test]
-fn what_is_left_mounted_is_written_back() {
+fn what_is_left_mounted_is_unmounted_in_the_servers_own_time() {
     let work = Work::new();
-    // A server that says when it ends, and which status it was asked to keep.
-    let server = "#!/bin/sh\\numvu-memfs \"$@\"\\necho ended >> ended\\n";
-    let output = work.sh(&format!(
-        "printf '{server}' > server; chmod +x server; vumount -t fuse ./server x mnt; exec 3> mnt/f; echo data >&3; exit 7"
-    ));
+    let output = work.sh("vumount -t fuse umvu-memfs x mnt -o last_words=$PWD/note; echo data > mnt/f; exit 7");
     assert_eq!(output.status.code(), Some(7), "{output:?}");
-    assert_eq!(std::fs::read_to_string(work.path().join("ended")).unwrap(), "ended\n");
+    let note = std::fs::read_to_string(work.path().join("note")).unwrap();
+    assert_eq!(note, "ended in its own time\n");
 }
 
 #[test]
@@ -456,4 +453,49 @@ fn the_trace_is_switched_while_the_view_runs() {
         assert!(has(words), "{words:?} in\n{trace}");
     }
     assert!(!has(&["ls] "]), "{trace}");
+}
+
+#[test]
+fn umvus_own_fusermount_unmounts_what_a_dead_server_leaves() {
+    let work = Work::new();
+    // It stands before the host's in PATH.
+    let seen = stdout(&work.sh(
+        "mkdir bin; ln -s $(command -v umvu) bin/fusermount3; PATH=$PWD/bin:$PATH; fusermount3 -V; \
+         umvu-memfs -o auto_unmount,allow_other x mnt & until mountpoint -q mnt; do sleep 0.05; done; ls mnt; \
+         kill -9 $!; wait $! 2>/dev/null; for i in $(seq 100); do mountpoint -q mnt || break; sleep 0.1; done; \
+         grep -c $PWD/mnt /proc/mounts; \
+         umvu-memfs x mnt & until mountpoint -q mnt; do sleep 0.05; done; fusermount3 -u mnt && wait $! && ls mnt",
+    ));
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(lines[0].contains("umvu") && lines[1..] == ["0"], "{seen}");
+}
+
+/// A view from a pseudo-terminal: window size, Ctrl-C, Ctrl-Z and fg, the end of input, job control.
+fn at_a_terminal(how: &str) {
+    let work = Work::new();
+    let script = include_str!("terminal.py");
+    let mut command = work.command("timeout");
+    let output = command.args(["-k", "5", "120", "python3", "-c", script, how]).output();
+    assert_eq!(stdout(&output.unwrap()), "all seen\n");
+}
+
+#[test]
+fn a_view_has_the_terminal() {
+    at_a_terminal("run");
+}
+
+#[test]
+fn a_joined_command_has_its_own_terminal() {
+    at_a_terminal("join");
+}
+
+#[test]
+fn who_serves_has_time_to_end_and_others_are_not_waited_for() {
+    let work = Work::new();
+    let start = Instant::now();
+    let output = work.sh("vumount -t fuse umvu-memfs x mnt -o last_words=$PWD/note; sleep 1000 & vuumount mnt");
+    assert!(output.status.success(), "{output:?}");
+    // The server is unmounted already when the command ends, and then it ends within its time, not the sleeper's.
+    assert!(work.path().join("note").exists());
+    assert!(start.elapsed() < Duration::from_secs(8), "nobody waits for the sleeper");
 }

@@ -14,7 +14,7 @@ use crate::control::{Request, io_text};
 use super::mountspec::MountSpec;
 use super::root::{self, RootArgs};
 use super::user::UserArgs;
-use super::vumount::{Messages, Mounted, ending, mount};
+use super::vumount::{Messages, Mounted, ending, is_dead, mount};
 use super::{FAILURE, Failure, Outcome, client, say};
 
 #[derive(Args)]
@@ -91,8 +91,7 @@ fn stay(spec: &MountSpec) -> Outcome {
 /// A program that ends without unmounting leaves a mount that answers nobody.
 fn watch(mut server: Child, target: &Path, end: &mpsc::Sender<Outcome>) {
     let Ok(status) = server.wait() else { return };
-    let dead = std::fs::metadata(target).is_err_and(|error| error.kind() == ErrorKind::NotConnected);
-    if dead {
+    if is_dead(target) {
         let message = format!("{} is gone: its program died ({})", target.display(), ending(status));
         let _ = end.send(Err(Failure::with(1, message)));
     }

@@ -251,6 +251,11 @@ fn wait_for_mount(child: &mut Child, target: &Path, above: usize) -> Result<(), 
     }
 }
 
+/// Is something mounted there whose server is gone? (A stat could be answered from what is cached.)
+pub fn is_dead(mountpoint: &Path) -> bool {
+    rustix::fs::statfs(mountpoint).is_err_and(|errno| errno == rustix::io::Errno::NOTCONN)
+}
+
 /// How a program ended.
 pub fn ending(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
