@@ -185,3 +185,18 @@ fn views_do_not_nest() {
         "this is view outer already",
     );
 }
+
+#[test]
+fn small_limits_do_not_end_a_view() {
+    let work = Work::new();
+    let script = "vumount -t fuse umvu-memfs x mnt && echo small > mnt/f && cat mnt/f && ulimit -n; \
+                  head -c 100000 /dev/zero > mnt/big && echo too much; true";
+    let limited = |limit: &str| {
+        let mut command = work.command("sh");
+        let script = format!("ulimit {limit}; exec umvu sh -c '{script}'");
+        command.args(["-c", &script]).output().unwrap()
+    };
+    assert_eq!(stdout(&limited("-n 40")), "small\n40\ntoo much\n");
+    let seen = stdout(&limited("-f 1"));
+    assert!(seen.starts_with("small\n"), "{seen}");
+}
