@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use async_executor::LocalExecutor;
 use fsmodules::api::{Host, Module, Vnode};
+use fsmodules::hostfs::HostFs;
 use fsmodules::ids::{Creds, IdMap, Owners};
 use fuse_compat::kernel::Clock;
 
 use crate::abi::RawCall;
 use crate::dispatch::Copies;
 use crate::dispatch::socket::Travelling;
-use crate::door::Door;
 use crate::rt::Timers;
 use crate::task::Task;
 use crate::trace::Trace;
@@ -35,8 +35,8 @@ pub struct Hypervisor {
     pub trace: Trace,
     /// The view's name, for `umvu exec` and `umvu ps`.
     pub name: RefCell<String>,
-    /// Where others knock who want to enter the view or to know of it.
-    pub door: RefCell<Option<Door>>,
+    /// The name that it is to have from now on.
+    pub rename: RefCell<Option<String>>,
     /// Virtual descriptors that were sent and not yet received.
     pub travelling: RefCell<Vec<Travelling>>,
     /// Sockets that were bound on virtual file systems.
@@ -46,7 +46,9 @@ pub struct Hypervisor {
     /// Who those are who enter the view, if not who they are outside.
     pub user: RefCell<Option<Creds>>,
     /// What the view shows of the host's files to those whose ids are virtual.
-    pub owners: RefCell<Owners>,
+    pub owners: Rc<RefCell<Owners>>,
+    /// The host's files, for file systems that are built on them.
+    pub host_files: Rc<HostFs>,
     /// An empty directory that has been removed: where the kernel believes a task with a virtual cwd to be.
     nowhere: OwnedFd,
     /// umvu's own process id, for paths to its descriptors.
@@ -65,11 +67,11 @@ impl Hypervisor {
         mounts: Mounts,
         modules: Vec<Rc<dyn Module>>,
         name: String,
-        door: Option<Door>,
         trace: Trace,
     ) -> std::io::Result<Rc<Hypervisor>> {
         let nowhere = empty_directory()?;
         let clock = Instant::now();
+        let owners = Rc::new(RefCell::new(Owners::new(IdMap::identity(), IdMap::identity())));
         Ok(Rc::new_cyclic(|this: &Weak<Hypervisor>| Hypervisor {
             tracer: RefCell::new(tracer),
             tasks: RefCell::default(),
@@ -89,12 +91,13 @@ impl Hypervisor {
             timers: Rc::default(),
             trace,
             name: RefCell::new(name),
-            door: RefCell::new(door),
+            rename: RefCell::default(),
             travelling: RefCell::default(),
             bound: RefCell::default(),
             programs: RefCell::default(),
             user: RefCell::default(),
-            owners: RefCell::new(Owners::new(IdMap::identity(), IdMap::identity())),
+            host_files: HostFs::new(owners.clone()),
+            owners,
             nowhere,
             pid: std::process::id(),
             clock,

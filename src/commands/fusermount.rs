@@ -14,10 +14,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
-use crate::control::io_text;
-
 use super::inherited;
-use super::vumount::is_dead;
+use super::vumount::io_text;
 
 #[derive(Default)]
 struct Options {
@@ -195,8 +193,8 @@ fn wait_and_unmount(socket: OwnedFd, mountpoint: &Path) -> Result<(), String> {
             Err(_) => break,
         }
     }
-    if is_dead(mountpoint) {
-        // Somebody else may have been faster.
+    let dead = matches!(rustix::fs::stat(mountpoint), Err(rustix::io::Errno::NOTCONN));
+    if dead {
         let _ = rustix::mount::unmount(mountpoint, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     }
     Ok(())

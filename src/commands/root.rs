@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rustix::mount::mount_bind;
 
-use crate::control::{Request, io_text};
+use crate::control::Request;
 
 use super::mountspec::MountSpec;
+use super::vumount::io_text;
 use super::{Failure, client};
 
 /// What a tree shows of the host unless it is asked not to.
@@ -34,7 +35,7 @@ impl RootArgs {
         words
     }
 
-    /// Makes the tree a mount, with the host's directories on it. Its absolute path.
+    /// Makes the tree a mount. Its absolute path.
     pub fn prepare(&self) -> Result<Option<PathBuf>, Failure> {
         let Some(root) = &self.root else { return Ok(None) };
         let failed =
@@ -44,6 +45,13 @@ impl RootArgs {
             return Err(failed(&root, rustix::io::Errno::NOTDIR.into()));
         }
         mount_bind(&root, &root).map_err(|e| failed(&root, e.into()))?;
+        Ok(Some(root))
+    }
+
+    /// Shows the host's directories in it.
+    pub fn show_host(&self, root: &Path) -> Result<(), Failure> {
+        let failed =
+            |path: &Path, e: std::io::Error| Failure::new(format!("--root {}: {}", path.display(), io_text(&e)));
         for name in OF_THE_HOST.iter().filter(|_| !self.hide_host) {
             let inside = root.join(name);
             if !inside.is_dir() {
@@ -51,7 +59,7 @@ impl RootArgs {
             }
             mount_bind(Path::new("/").join(name), &inside).map_err(|e| failed(&inside, e.into()))?;
         }
-        Ok(Some(root))
+        Ok(())
     }
 }
 

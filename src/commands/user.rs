@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::control::{FileIds, Request, io_text};
+use crate::control::{FileIds, Request};
 
+use super::vumount::io_text;
 use super::{Failure, Outcome, client};
 
 #[derive(Args, Clone, Default)]

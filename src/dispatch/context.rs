@@ -41,6 +41,8 @@ pub enum Slot {
 pub struct HostFile {
     /// Where the host has it; with a slash at the end if the caller's path had one.
     pub path: Vec<u8>,
+    /// The caller's own path, if the kernel arrives there by it too.
+    pub given: Option<Vec<u8>>,
     /// The mount of the directory that it is in.
     pub mount: Rc<Mount>,
     /// Something is mounted on it.
@@ -52,8 +54,9 @@ pub struct HostFile {
 impl std::ops::Deref for HostFile {
     type Target = [u8];
 
+    /// The path for the kernel to use in the caller's place.
     fn deref(&self) -> &[u8] {
-        &self.path
+        self.given.as_ref().unwrap_or(&self.path)
     }
 }
 
@@ -61,6 +64,7 @@ impl HostFile {
     fn at(place: HostPlace) -> HostFile {
         HostFile {
             path: place.bytes(),
+            given: None,
             mount: place.mount,
             covered: false,
             is_open: false,
@@ -81,6 +85,7 @@ impl HostFile {
         }
         HostFile {
             path,
+            given: None,
             mount: dir.mount.clone(),
             covered,
             is_open: false,
@@ -135,7 +140,7 @@ pub struct Ctx {
     ids: OnceCell<Rc<Ids>>,
     /// Requests that modules sent for it.
     pub requests: RefCell<Vec<&'static str>>,
-    /// The mount that answered, with its type, for the trace.
+    /// The mount that answered, for the trace.
     pub answered_by: RefCell<Option<String>>,
 }
 
@@ -246,6 +251,7 @@ impl Ctx {
         }
         Ok(HostFile {
             path: link.into_bytes(),
+            given: None,
             mount: place.mount,
             covered: false,
             is_open: true,
@@ -299,7 +305,10 @@ impl Ctx {
         }
         let root = self.task.fs.borrow().root.borrow().clone();
         let start = self.start_of(dirfd, path).ok()?;
-        self.hv.mounts.quick_host(&start, &root, path).map(HostFile::at)
+        let file = self.hv.mounts.quick_host(&start, &root, path).map(HostFile::at)?;
+        let native = self.hv.mounts.quick_native(&start, &root, path);
+        let given = native.then(|| path.to_vec());
+        Some(HostFile { given, ..file })
     }
 
     fn start_of(&self, dirfd: i32, path: &[u8]) -> Result<Place, Errno> {
@@ -324,7 +333,8 @@ impl Ctx {
             return Ok(Target::Native);
         }
         if let Some(file) = host_file(&found) {
-            return Ok(Target::Host(file));
+            let given = found.native.then(|| path.to_vec());
+            return Ok(Target::Host(HostFile { given, ..file }));
         }
         match found.place {
             Some(Place::Virtual(place)) => {
@@ -362,15 +372,15 @@ impl Ctx {
         if found.native && self.task.creds().is_none() {
             return Ok(Slot::Native);
         }
-        self.slot_of(found)
+        self.slot_of(found, path)
     }
 
     /// As [`Ctx::slot`], never by the caller's own path.
     pub async fn walked_slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
-        self.slot_of(self.walk(dirfd, path, WalkFlags::PARENT).await?)
+        self.slot_of(self.walk(dirfd, path, WalkFlags::PARENT).await?, path)
     }
 
-    fn slot_of(&self, found: Found) -> Result<Slot, Errno> {
+    fn slot_of(&self, found: Found, path: &[u8]) -> Result<Slot, Errno> {
         match (found.parent, found.last) {
             (Some(Place::Virtual(dir)), Last::Name(name)) => {
                 self.answered(&dir);
@@ -383,7 +393,9 @@ impl Ctx {
             }
             (Some(Place::Host(dir)), Last::Name(name)) => {
                 let covered = found.place.filter(|child| !Rc::ptr_eq(child.mount(), &dir.mount));
-                Ok(Slot::Host(HostFile::named(&dir, &name, found.slash, covered.is_some())))
+                let given = found.native.then(|| path.to_vec());
+                let file = HostFile::named(&dir, &name, found.slash, covered.is_some());
+                Ok(Slot::Host(HostFile { given, ..file }))
             }
             (_, Last::Dot) => Err(Errno::EINVAL),
             (_, Last::DotDot) => Err(Errno::ENOTEMPTY),
@@ -394,10 +406,7 @@ impl Ctx {
     /// Remembers, for the trace, whose answer this is.
     pub fn answered(&self, place: &VirtualPlace) {
         if self.hv.trace.is_on() && self.answered_by.borrow().is_none() {
-            let kind = Some(place.mount.describe().fstype).filter(|kind| !kind.is_empty());
-            let kind = kind.unwrap_or_else(|| "device".into());
-            self.answered_by
-                .replace(Some(format!("{kind}:{}", place.mount.label())));
+            self.answered_by.replace(Some(place.mount.label()));
         }
     }
 
@@ -489,7 +498,7 @@ impl Ctx {
                 table::Arg::Fd if self.open_file(self.fd(n)).is_some() => return Err(self.unserved()),
                 table::Arg::Path if self.arg(n) != 0 => match self.target(dirfd, &self.path(n)?, true).await? {
                     Target::Native => {}
-                    Target::Host(file) => rewritten.push((n, file.path)),
+                    Target::Host(file) => rewritten.push((n, file.to_vec())),
                     Target::Virtual(_) => return Err(self.unserved()),
                 },
                 _ => {}
@@ -535,6 +544,7 @@ pub fn host_file(found: &Found) -> Option<HostFile> {
     };
     Some(HostFile {
         path: found.host_path()?,
+        given: None,
         mount,
         covered: false,
         is_open: false,
@@ -583,6 +593,10 @@ impl Caller for Ctx {
 
     fn umask(&self) -> u32 {
         self.task.fs.borrow().umask.get()
+    }
+
+    fn has_virtual_ids(&self) -> bool {
+        self.task.creds().is_some()
     }
 
     fn files_id(&self) -> u64 {

@@ -56,6 +56,20 @@ pub fn interpreter(file: &File) -> Option<Interpreter> {
     None
 }
 
+/// The program with another path to its interpreter, as a memory file.
+pub fn copy(mut file: &File, old: &Interpreter, path: &[u8]) -> io::Result<OwnedFd> {
+    let memory = rustix::fs::memfd_create("program", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut copy = File::from(memory);
+    file.seek(SeekFrom::Start(0))?;
+    io::copy(&mut file.take(file.metadata()?.size()), &mut copy)?;
+    let at = copy.stream_position()?;
+    copy.write_all(path)?;
+    copy.write_all(&[0])?;
+    copy.write_all_at(&at.to_le_bytes(), old.header + 8)?;
+    copy.write_all_at(&(path.len() as u64 + 1).to_le_bytes(), old.header + 32)?;
+    Ok(copy.into())
+}
+
 /// What a copy was made of.
 #[derive(Clone, PartialEq, Eq)]
 struct Origin {
@@ -75,8 +89,8 @@ const MAX_COPIES: usize = 64;
 const MAX_BYTES: u64 = 256 << 20;
 
 impl Copies {
-    /// The program with another path to its interpreter, as a memory file.
-    pub fn with_interpreter(&mut self, mut file: &File, old: &Interpreter, path: &[u8]) -> io::Result<Rc<OwnedFd>> {
+    /// As [`copy`], an earlier one if nothing has changed.
+    pub fn with_interpreter(&mut self, file: &File, old: &Interpreter, path: &[u8]) -> io::Result<Rc<OwnedFd>> {
         let meta = file.metadata()?;
         let origin = Origin {
             dev: meta.dev(),
@@ -88,16 +102,7 @@ impl Copies {
         if let Some((_, copy)) = self.0.iter().find(|(known, _)| *known == origin) {
             return Ok(copy.clone());
         }
-        let memory = rustix::fs::memfd_create("program", rustix::fs::MemfdFlags::CLOEXEC)?;
-        let mut copy = File::from(memory);
-        file.seek(SeekFrom::Start(0))?;
-        io::copy(&mut file.take(meta.size()), &mut copy)?;
-        let at = copy.stream_position()?;
-        copy.write_all(path)?;
-        copy.write_all(&[0])?;
-        copy.write_all_at(&at.to_le_bytes(), old.header + 8)?;
-        copy.write_all_at(&(path.len() as u64 + 1).to_le_bytes(), old.header + 32)?;
-        let copy = Rc::new(OwnedFd::from(copy));
+        let copy = Rc::new(copy(file, old, path)?);
         self.0.push_back((origin, copy.clone()));
         while self.0.len() > MAX_COPIES || self.bytes() > MAX_BYTES && self.0.len() > 1 {
             self.0.pop_front();

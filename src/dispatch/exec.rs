@@ -261,12 +261,14 @@ async fn run(cx: &Ctx, executable: Executable, invocation: Invocation) -> Result
 struct Kernels {
     path: Vec<u8>,
     _copy: Option<Rc<OwnedFd>>,
+    _interpreter: Option<Rc<OpenFile>>,
 }
 
 async fn host_program(cx: &Ctx, file: &HostFile) -> Result<Kernels, Errno> {
     let as_it_is = || Kernels {
         path: file.path.clone(),
         _copy: None,
+        _interpreter: None,
     };
     // umvu's own commands are the host's.
     if file.mount.hidden() {
@@ -293,7 +295,11 @@ async fn virtual_program(cx: &Ctx, open: &OpenFile) -> Result<Kernels, Errno> {
         Ok(opened) => with_interpreter(cx, &opened).await?,
         Err(_) => None,
     };
-    Ok(patched.unwrap_or(Kernels { path, _copy: None }))
+    Ok(patched.unwrap_or(Kernels {
+        path,
+        _copy: None,
+        _interpreter: None,
+    }))
 }
 
 /// The program's copy with another interpreter, if the kernel would not find the one that the view has.
@@ -301,21 +307,30 @@ async fn with_interpreter(cx: &Ctx, program: &std::fs::File) -> Result<Option<Ke
     let Some(interpreter) = elf::interpreter(program) else {
         return Ok(None);
     };
-    let path = match cx.target(CWD, &interpreter.path, true).await? {
+    let (path, open) = match cx.target(CWD, &interpreter.path, true).await? {
         Target::Native => return Ok(None),
         Target::Host(file) if file.path == interpreter.path => return Ok(None),
-        Target::Host(file) => file.path,
+        Target::Host(file) => (file.path, None),
         Target::Virtual(place) => match open_virtual(cx, &place).await? {
-            Opened { file: Some(file), .. } => memory_path(cx, &file).await?,
+            Opened { file: Some(file), .. } => (memory_path(cx, &file).await?, Some(file)),
             _ => return Err(Errno::EACCES),
         },
     };
     let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
-    let mut copies = cx.hv.programs.borrow_mut();
-    let copy = copies.with_interpreter(program, &interpreter, &path).map_err(errno)?;
+    // The path of an open file means that file only now.
+    let copy = match open {
+        Some(_) => elf::copy(program, &interpreter, &path).map(Rc::new),
+        None => cx
+            .hv
+            .programs
+            .borrow_mut()
+            .with_interpreter(program, &interpreter, &path),
+    };
+    let copy = copy.map_err(errno)?;
     Ok(Some(Kernels {
         path: cx.hv.reopen_path(&copy),
         _copy: Some(copy),
+        _interpreter: open,
     }))
 }
 

@@ -126,8 +126,11 @@ pub async fn rename(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// The name at the end of a path, which is in a directory of the host.
 async fn name(cx: &Ctx, dirfd: i32, path: &[u8]) -> Result<HostFile, Errno> {
-    match cx.walked_slot(dirfd, path).await? {
-        Slot::Host(name) => Ok(name),
-        _ => Err(Errno::EXDEV),
+    match cx.walked_slot(dirfd, path).await {
+        Ok(Slot::Host(name)) => Ok(name),
+        Ok(_) => Err(Errno::EXDEV),
+        // ".", ".." and roots are busy.
+        Err(Errno::EINVAL | Errno::ENOTEMPTY) => Err(Errno::EBUSY),
+        Err(errno) => Err(errno),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use fsmodules::api::{Errno, File, FileKind, MountFlags, MountRequest};
+use fsmodules::api::{Errno, File, FileKind, MountFlags, MountRequest, Op, Vnode};
 
 use crate::trap::Reply;
 use crate::view::{Place, WalkFlags};
@@ -62,12 +62,21 @@ async fn new_mount(cx: &Ctx, flags: MountFlags) -> Result<Reply, Errno> {
     let target = kind(&at)?;
     let files = cx.task.files();
     let file = |fd: i32| -> Option<Rc<dyn File>> { files.get(fd)?.file.clone() };
+    let layer = |path: String| -> Op<'_, Rc<dyn Vnode>> {
+        Box::pin(async move {
+            match place(cx, path.as_bytes(), true).await? {
+                Place::Virtual(place) => Ok(place.node().clone()),
+                Place::Host(place) => Ok(cx.hv.host_files.at(&place.path)? as Rc<dyn Vnode>),
+            }
+        })
+    };
     let request = MountRequest {
         source: &source,
         fstype: &fstype,
         flags,
         data: &data,
         target,
+        layer: &layer,
         file: &file,
     };
     let fs = module.mount(cx.cx(), request).await?;

@@ -8,7 +8,7 @@ use crate::task::OpenFile;
 use crate::trap::Reply;
 use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
 
-use super::context::{check_writable, host_file};
+use super::context::{HostFile, check_writable, host_file};
 use super::install::install;
 use super::{Ctx, host, procfs};
 
@@ -53,7 +53,10 @@ async fn open(cx: &Ctx, flags: OpenFlags, mode: u32, restrictions: WalkFlags) ->
         return Ok(Reply::Passthrough);
     }
     match host_file(&found) {
-        Some(file) => host::open(cx, &found, &file, flags).await,
+        Some(file) => {
+            let given = found.native.then_some(path);
+            host::open(cx, &found, &HostFile { given, ..file }, flags).await
+        }
         None => open_virtual(cx, found, flags, mode).await,
     }
 }

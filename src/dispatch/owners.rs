@@ -9,8 +9,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Errno, FileKind, MountFlags, OpenFlags};
-use fsmodules::ids::{Cap, Creds, Owner, may_remove, permits};
+use fsmodules::api::{Access, Errno, FileKind, MountFlags, OpenFlags, SetAttr};
+use fsmodules::ids::{Cap, Creds, Owner, changed, may_remove, permits};
 
 use crate::abi::{Stat, Statx, StatxTimestamp};
 use crate::task::Task;
@@ -101,6 +101,7 @@ fn check(cx: &Ctx, creds: &Creds, meta: &Metadata, mask: Access) -> Result<(), E
 /// May the caller make and remove names there?
 fn check_directory(cx: &Ctx, creds: &Creds, name: &Path) -> Result<(), Errno> {
     match look(parent(name), true) {
+        Ok(meta) if !meta.is_dir() => Err(Errno::ENOTDIR),
         Ok(meta) => check(cx, creds, &meta, Access::WRITE | Access::EXECUTE),
         Err(_) => Ok(()),
     }
@@ -240,29 +241,16 @@ pub fn statx(cx: &Ctx, path: &Path, follow: bool) -> Result<Reply, Errno> {
 pub fn chown(cx: &Ctx, creds: &Creds, path: &Path, follow: bool, [uid, gid]: [u32; 2]) -> Result<Reply, Errno> {
     let meta = look(path, follow)?;
     let old = shown(cx, &meta);
-    let chosen = |id: u32, old: u32| if id == u32::MAX { old } else { id };
-    let mut new = Owner {
-        uid: chosen(uid, old.uid),
-        gid: chosen(gid, old.gid),
-        ..old
+    let id = |id: u32| (id != u32::MAX).then_some(id);
+    let change = SetAttr {
+        uid: id(uid),
+        gid: id(gid),
+        ..SetAttr::default()
     };
-    let owns = creds.ids.fsuid == old.uid;
-    let allowed = (uid == u32::MAX || owns && new.uid == old.uid)
-        && (gid == u32::MAX || owns && (new.gid == old.gid || creds.ids.in_group(new.gid)));
-    if !creds.has(Cap::Chown) && !allowed {
-        return Err(Errno::EPERM);
-    }
-    if !meta.is_dir() {
-        new.mode = without_set_id(new.mode);
-    }
+    let new = changed(creds, &old, &change)?;
     remember(cx, &meta, new);
     touch_ctime(path, follow);
     Ok(Reply::Return(0))
-}
-
-fn without_set_id(mode: u32) -> u32 {
-    let mode = mode & !SET_UID;
-    if mode & 0o10 != 0 { mode & !SET_GID } else { mode }
 }
 
 /// The file's time of change, which a real chown(2) would have set.
@@ -284,23 +272,20 @@ pub fn chmod(cx: &Ctx, creds: &Creds, path: &Path, follow: bool, mode: u32) -> R
         return Err(Errno::EOPNOTSUPP);
     }
     let old = shown(cx, &meta);
-    if creds.ids.fsuid != old.uid && !creds.has(Cap::Fowner) {
-        return Err(Errno::EPERM);
-    }
-    let mut mode = mode & 0o7777;
-    if !creds.ids.in_group(old.gid) && !creds.has(Cap::Fsetid) {
-        mode &= !SET_GID;
-    }
+    let change = SetAttr {
+        mode: Some(mode),
+        ..SetAttr::default()
+    };
+    let new = changed(creds, &old, &change)?;
     let own = if meta.is_dir() { OWN_DIR } else { OWN_FILE };
-    let disk = mode & 0o1777 | own;
+    let disk = new.mode & 0o1777 | own;
     match std::fs::set_permissions(path, std::fs::Permissions::from_mode(disk)) {
         Ok(()) => {}
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && creds.has(Cap::Fowner) => {}
         Err(e) => return Err(errno(e)),
     }
     let meta = look(path, follow)?;
-    let mode = old.mode & !0o7777 | mode;
-    remember(cx, &meta, Owner { mode, ..old });
+    remember(cx, &meta, new);
     Ok(Reply::Return(0))
 }
 
@@ -317,16 +302,25 @@ pub fn check_change(cx: &Ctx, creds: &Creds, file: &HostFile) -> Result<(), Errn
     if times && owns {
         return Ok(());
     }
-    let explicit = times
-        && cx.arg(if i64::from(cx.call.nr) == libc::SYS_utimensat {
+    if times && sets_a_time(cx) {
+        return Err(Errno::EPERM);
+    }
+    check(cx, creds, &meta, Access::WRITE)
+}
+
+/// Does the call set a time that is not simply now? That takes the owner.
+fn sets_a_time(cx: &Ctx) -> bool {
+    if i64::from(cx.call.nr) != libc::SYS_utimensat {
+        return cx.arg(if i64::from(cx.call.nr) == libc::SYS_futimesat {
             2
         } else {
             1
         }) != 0;
-    if explicit {
-        return Err(Errno::EPERM);
     }
-    check(cx, creds, &meta, Access::WRITE)
+    match cx.read_value::<[i64; 4]>(cx.arg(2)) {
+        Ok([_, atime, _, mtime]) => [atime, mtime] != [libc::UTIME_NOW; 2],
+        Err(_) => false,
+    }
 }
 
 // Names.
@@ -444,6 +438,11 @@ pub async fn open(cx: &Ctx, creds: &Creds, found: &Found, file: &HostFile, flags
     }
     if creates {
         return create(cx, creds, file).await;
+    }
+    let refused = flags.contains(OpenFlags::CREAT | OpenFlags::EXCL)
+        || flags.contains(OpenFlags::NOFOLLOW) && look(path, false)?.is_symlink();
+    if refused {
+        return cx.with_paths(&[(1, file)]).await;
     }
     let meta = look(path, true)?;
     if !temporary {

@@ -198,7 +198,10 @@ async fn virtual_address(
             Slot::Native => Ok(None),
             Slot::Host(name) => {
                 name.check_makeable()?;
-                Ok(Some((host_address(&name)?, None)))
+                match name.given {
+                    Some(_) => Ok(None),
+                    None => Ok(Some((host_address(&name)?, None))),
+                }
             }
             Slot::Virtual(slot) => {
                 if slot.child.is_some() {
@@ -217,7 +220,8 @@ async fn virtual_address(
     }
     match cx.target(CWD, path, true).await? {
         Target::Native => Ok(None),
-        Target::Host(path) => Ok(Some((host_address(&path)?, None))),
+        Target::Host(file) if file.given.is_some() => Ok(None),
+        Target::Host(file) => Ok(Some((host_address(&file)?, None))),
         Target::Virtual(place) => {
             let bound = cx.hv.bound.borrow();
             let found = bound

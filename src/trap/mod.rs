@@ -8,7 +8,6 @@ mod host;
 mod memory;
 mod notify;
 mod spawn;
-mod state;
 mod sys;
 mod tracer;
 

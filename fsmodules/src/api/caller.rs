@@ -36,6 +36,10 @@ pub trait Caller: Client {
     fn umask(&self) -> u32;
     /// Identifies the caller's descriptor table: the owner of its POSIX locks (`fcntl(2)`).
     fn files_id(&self) -> u64;
+    /// Are its ids those of the view only?
+    fn has_virtual_ids(&self) -> bool {
+        false
+    }
     /// The soft limit on file size (`RLIMIT_FSIZE`), in bytes.
     fn file_size_limit(&self) -> u64 {
         u64::MAX

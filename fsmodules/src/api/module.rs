@@ -31,6 +31,8 @@ pub struct MountRequest<'a> {
     pub data: &'a [u8],
     /// What kind of file it is mounted on.
     pub target: FileKind,
+    /// The file at a path of the caller's, for file systems that are built on others.
+    pub layer: &'a dyn Fn(String) -> Op<'a, Rc<dyn Vnode>>,
     /// The caller's open file with this number, if a module serves it.
     pub file: &'a dyn Fn(i32) -> Option<Rc<dyn File>>,
 }

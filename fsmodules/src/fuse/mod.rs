@@ -9,7 +9,7 @@ mod device;
 mod dirfile;
 mod file;
 mod fs;
-mod locks;
+pub(crate) mod locks;
 mod node;
 mod notify;
 mod options;

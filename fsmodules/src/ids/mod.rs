@@ -10,11 +10,13 @@ mod owners;
 pub use creds::{Cap, CapSets, Creds, Triple};
 pub use owners::{IdMap, Owner, Owners};
 
-use crate::api::{Access, Ids};
+use crate::api::{Access, Errno, Ids, SetAttr};
 
 const TYPE: u32 = 0o170000;
 const DIRECTORY: u32 = 0o040000;
 const STICKY: u32 = 0o1000;
+const SET_UID: u32 = 0o4000;
+const SET_GID: u32 = 0o2000;
 
 /// Do owner, group and mode bits allow it (`generic_permission` of fs/namei.c)?
 pub fn permits(creds: &Creds, owner: &Owner, mask: Access) -> bool {
@@ -39,6 +41,39 @@ pub fn permits(creds: &Creds, owner: &Owner, mask: Access) -> bool {
 pub fn may_remove(creds: &Creds, dir: &Owner, victim: &Owner) -> bool {
     let fsuid = creds.ids.fsuid;
     dir.mode & STICKY == 0 || fsuid == victim.uid || fsuid == dir.uid || creds.has(Cap::Fowner)
+}
+
+/// What `chmod(2)` and `chown(2)` by this caller make of a file (`setattr_prepare` of fs/attr.c).
+pub fn changed(creds: &Creds, old: &Owner, change: &SetAttr<'_>) -> Result<Owner, Errno> {
+    let owns = creds.ids.fsuid == old.uid;
+    let mut new = *old;
+    if change.uid.is_some() || change.gid.is_some() {
+        new.uid = change.uid.unwrap_or(old.uid);
+        new.gid = change.gid.unwrap_or(old.gid);
+        let allowed = (change.uid.is_none() || owns && new.uid == old.uid)
+            && (change.gid.is_none() || owns && (new.gid == old.gid || creds.ids.in_group(new.gid)));
+        if !allowed && !creds.has(Cap::Chown) {
+            return Err(Errno::EPERM);
+        }
+        if old.mode & TYPE != DIRECTORY {
+            new.mode = without_set_id(new.mode);
+        }
+    }
+    if let Some(mode) = change.mode {
+        if !owns && !creds.has(Cap::Fowner) {
+            return Err(Errno::EPERM);
+        }
+        new.mode = old.mode & TYPE | mode & 0o7777;
+        if !creds.ids.in_group(new.gid) && !creds.has(Cap::Fsetid) {
+            new.mode &= !SET_GID;
+        }
+    }
+    Ok(new)
+}
+
+fn without_set_id(mode: u32) -> u32 {
+    let mode = mode & !SET_UID;
+    if mode & 0o10 != 0 { mode & !SET_GID } else { mode }
 }
 
 #[cfg(test)]

@@ -138,6 +138,11 @@ impl Owners {
         self.known.get(&key).copied().unwrap_or_else(|| self.mapped(disk))
     }
 
+    /// What is remembered of a file.
+    pub fn known(&self, key: (u64, u64)) -> Option<Owner> {
+        self.known.get(&key).copied()
+    }
+
     fn mapped(&self, disk: Owner) -> Owner {
         Owner {
             uid: self.uids.inside(disk.uid),

@@ -1,0 +1,211 @@
+//! Layered trees, in the manner and with the on-disk form of the kernel's overlayfs (Documentation/filesystems/
+//! overlayfs.rst) mounted with `userxattr`.
+//!
+//! [`node`] is the merged tree, [`dir`] its listings, [`copyup`] the first write to a file of a lower layer, [`names`]
+//! what is made, removed and renamed. Layers are vnodes, of the host or of any mount of the view. Redirected
+//! directories, the inode index and metadata-only copies are not implemented, and refused where they are asked for.
+
+mod copyup;
+mod dir;
+mod names;
+mod node;
+mod options;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+
+use self::node::OverlayNode;
+use self::options::Options;
+use crate::api::{Cx, Description, Errno, FileKind, FileSystem, Module, MountFlags, MountRequest, Name, Op, Vnode};
+use crate::hostfs::HostNode;
+
+#[derive(Default)]
+pub struct OverlayModule;
+
+impl Module for OverlayModule {
+    fn name(&self) -> &'static str {
+        "overlay"
+    }
+    fn summary(&self) -> &'static str {
+        "layered trees: what is written goes to an upper directory"
+    }
+    fn serves(&self, fstype: &str) -> bool {
+        fstype == "overlay"
+    }
+    fn filesystems(&self) -> &'static [&'static str] {
+        &["nodev\toverlay"]
+    }
+    fn mount<'a>(&'a self, cx: Cx<'a>, request: MountRequest<'a>) -> Op<'a, Rc<dyn FileSystem>> {
+        Box::pin(async move { mount(cx, &request).await })
+    }
+}
+
+async fn mount(cx: Cx<'_>, request: &MountRequest<'_>) -> Result<Rc<dyn FileSystem>, Errno> {
+    if request.target != FileKind::Directory {
+        return Err(Errno::ENOTDIR);
+    }
+    let options = Options::parse(request.data)?;
+    let layer = async |path: &str| {
+        let node = (request.layer)(path.to_owned()).await?;
+        match node.kind() {
+            FileKind::Directory => Ok(node),
+            _ => Err(Errno::ENOTDIR),
+        }
+    };
+    let mut lower = Vec::new();
+    for path in &options.lower {
+        lower.push(layer(path).await?);
+    }
+    let upper = match &options.upper {
+        Some((upper, work)) => {
+            let (upper, work) = (layer(upper).await?, layer(work).await?);
+            check_apart(&upper, &work)?;
+            Some((upper, work_directory(cx, &work).await?))
+        }
+        None => None,
+    };
+    check_overlap(upper.iter().flat_map(|(upper, work)| [upper, work]).chain(&lower))?;
+    let numbered_apart = !one_device(upper.iter().map(|(upper, _)| upper).chain(&lower));
+    let root = node::Parts {
+        upper: upper.as_ref().map(|(upper, _)| upper.clone()),
+        lower: lower.into_iter().enumerate().map(|(n, node)| (n + 1, node)).collect(),
+    };
+    let fs = Rc::new_cyclic(|me| OverlayFs {
+        me: me.clone(),
+        work: upper.map(|(_, work)| work),
+        description: Description {
+            fstype: "overlay".into(),
+            source: request.source.to_owned(),
+            options: options.show(),
+        },
+        read_only: options.upper.is_none() || request.flags.contains(MountFlags::RDONLY),
+        volatile: options.volatile,
+        numbered_apart,
+        nodes: RefCell::default(),
+        root: RefCell::default(),
+        last_id: Cell::new(0),
+        last_temporary: Cell::new(0),
+    });
+    let root = fs.node(cx, root, None).await?;
+    fs.root.replace(Some(root));
+    Ok(fs)
+}
+
+/// The upper and the work directory must be separate trees of one file system.
+fn check_apart(upper: &Rc<dyn Vnode>, work: &Rc<dyn Vnode>) -> Result<(), Errno> {
+    let host = |node: &Rc<dyn Vnode>| {
+        let node = node.as_any().downcast_ref::<HostNode>()?;
+        Some((node.dev(), node.path()?))
+    };
+    match (host(upper), host(work)) {
+        (Some((upper_dev, upper)), Some((work_dev, work))) => {
+            if upper_dev != work_dev || upper.starts_with(&work) || work.starts_with(&upper) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        (None, None) if upper.id() != work.id() => {}
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(())
+}
+
+/// No layer may be another one or lie in it.
+fn check_overlap<'a>(layers: impl Iterator<Item = &'a Rc<dyn Vnode>>) -> Result<(), Errno> {
+    let path = |node: &Rc<dyn Vnode>| node.as_any().downcast_ref::<HostNode>()?.path();
+    let paths: Vec<_> = layers.filter_map(path).collect();
+    for (n, one) in paths.iter().enumerate() {
+        if paths[n + 1..]
+            .iter()
+            .any(|other| one.starts_with(other) || other.starts_with(one))
+        {
+            return Err(Errno::ELOOP);
+        }
+    }
+    Ok(())
+}
+
+/// The directory `work` in the work directory, emptied of what an earlier mount may have left half done.
+async fn work_directory(cx: Cx<'_>, parent: &Rc<dyn Vnode>) -> Result<Rc<dyn Vnode>, Errno> {
+    let name = Name::new(b"work")?;
+    match parent.lookup(cx, &name).await {
+        Ok(node) => {
+            names::empty(cx, &node).await?;
+            Ok(node)
+        }
+        Err(Errno::ENOENT) => parent.mkdir(cx, &name, 0o700).await,
+        Err(errno) => Err(errno),
+    }
+}
+
+fn one_device<'a>(mut layers: impl Iterator<Item = &'a Rc<dyn Vnode>>) -> bool {
+    let dev = |node: &Rc<dyn Vnode>| node.as_any().downcast_ref::<HostNode>().map(HostNode::dev);
+    let Some(first) = layers.next().and_then(dev) else {
+        return false;
+    };
+    layers.all(|layer| dev(layer) == Some(first))
+}
+
+pub struct OverlayFs {
+    me: Weak<OverlayFs>,
+    work: Option<Rc<dyn Vnode>>,
+    description: Description,
+    read_only: bool,
+    /// Nothing is synced before it takes its place.
+    volatile: bool,
+    /// Inode numbers need the layer's number in them, as layers may use the same ones.
+    numbered_apart: bool,
+    /// By layer (0 is the upper one) and the id of the topmost file there.
+    nodes: RefCell<HashMap<(usize, u64), Weak<OverlayNode>>>,
+    root: RefCell<Option<Rc<OverlayNode>>>,
+    last_id: Cell<u64>,
+    last_temporary: Cell<u64>,
+}
+
+impl OverlayFs {
+    fn this(&self) -> Rc<OverlayFs> {
+        self.me
+            .upgrade()
+            .unwrap_or_else(|| unreachable!("borrowed, hence alive"))
+    }
+
+    /// `EROFS` without an upper layer.
+    fn check_writable(&self) -> Result<(), Errno> {
+        if self.read_only { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
+    fn work(&self) -> Result<&Rc<dyn Vnode>, Errno> {
+        self.work.as_ref().ok_or(Errno::EROFS)
+    }
+
+    /// A name in the work directory that nothing has.
+    fn temporary(&self) -> Result<Name, Errno> {
+        self.last_temporary.set(self.last_temporary.get() + 1);
+        Name::new(format!("#{:x}", self.last_temporary.get()).as_bytes())
+    }
+
+    /// The inode number that the merged tree shows.
+    fn ino(&self, layer: usize, ino: u64) -> u64 {
+        if self.numbered_apart {
+            ino ^ (layer as u64) << 56
+        } else {
+            ino
+        }
+    }
+}
+
+impl FileSystem for OverlayFs {
+    fn root(&self) -> Rc<dyn Vnode> {
+        match &*self.root.borrow() {
+            Some(root) => root.clone(),
+            None => unreachable!("set before anybody sees the file system"),
+        }
+    }
+    fn describe(&self) -> Description {
+        self.description.clone()
+    }
+    fn shutdown(&self) {
+        // The root holds the file system, and the other way round.
+        self.root.take();
+    }
+}

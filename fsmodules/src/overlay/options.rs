@@ -1,0 +1,127 @@
+//! The mount options of overlayfs.
+
+use crate::api::Errno;
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The topmost first.
+    pub lower: Vec<String>,
+    /// The upper and the work directory.
+    pub upper: Option<(String, String)>,
+    pub volatile: bool,
+}
+
+/// `OVL_MAX_STACK`
+const MAX_LOWER: usize = 500;
+
+impl Options {
+    pub fn parse(data: &[u8]) -> Result<Options, Errno> {
+        let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+        let (mut lower, mut upper, mut work, mut volatile) = (Vec::new(), None, None, false);
+        for word in split(text, ',').iter().filter(|word| !word.is_empty()) {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            match (key, value) {
+                ("lowerdir", paths) => lower = split(paths, ':'),
+                ("upperdir", path) => upper = Some(unescape(path)),
+                ("workdir", path) => work = Some(unescape(path)),
+                ("volatile", "") => volatile = true,
+                // Always so here.
+                ("userxattr", "")
+                | ("redirect_dir", "off" | "nofollow")
+                | ("index" | "metacopy" | "nfs_export", "off") => {}
+                ("xino", "on" | "off" | "auto") => {}
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        let lower: Vec<String> = lower.iter().map(|path| unescape(path)).collect();
+        if lower.is_empty() || lower.len() > MAX_LOWER || lower.iter().any(String::is_empty) {
+            return Err(Errno::EINVAL);
+        }
+        let upper = match (upper, work) {
+            (Some(upper), Some(work)) => Some((upper, work)),
+            (None, _) if lower.len() > 1 => None,
+            _ => return Err(Errno::EINVAL),
+        };
+        Ok(Options { lower, upper, volatile })
+    }
+
+    /// As `/proc/mounts` has it.
+    pub fn show(&self) -> String {
+        let lower: Vec<String> = self.lower.iter().map(|path| escape(path)).collect();
+        let mut text = format!("lowerdir={}", lower.join(":"));
+        if let Some((upper, work)) = &self.upper {
+            text.push_str(&format!(",upperdir={},workdir={}", escape(upper), escape(work)));
+        }
+        if self.volatile {
+            text.push_str(",volatile");
+        }
+        text.push_str(",redirect_dir=nofollow,userxattr");
+        text
+    }
+}
+
+/// Splits at a separator that no backslash precedes.
+fn split(text: &str, separator: char) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut escaped = false;
+    for c in text.chars() {
+        if c == separator && !escaped {
+            parts.push(String::new());
+            continue;
+        }
+        escaped = c == '\\' && !escaped;
+        if let Some(part) = parts.last_mut() {
+            part.push(c);
+        }
+    }
+    parts
+}
+
+fn unescape(text: &str) -> String {
+    let mut plain = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        plain.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    plain
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        if matches!(c, ':' | ',' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_the_kernel() {
+        let options = Options::parse(b"lowerdir=a\\:b:/c,upperdir=u,workdir=w\\,x,userxattr,xino=off").unwrap();
+        assert_eq!(options.lower, ["a:b", "/c"]);
+        assert_eq!(options.upper, Some(("u".into(), "w,x".into())));
+        assert_eq!(
+            options.show(),
+            "lowerdir=a\\:b:/c,upperdir=u,workdir=w\\,x,redirect_dir=nofollow,userxattr"
+        );
+        assert_eq!(Options::parse(b"lowerdir=a:b").unwrap().upper, None);
+        for bad in [
+            "",
+            "lowerdir=",
+            "lowerdir=a::b",
+            "lowerdir=a,upperdir=u",
+            "lowerdir=a:b,colour=red",
+            "lowerdir=a:b,index=on",
+            "lowerdir=a:b,redirect_dir=on",
+            "lowerdir=a:b,metacopy=on",
+        ] {
+            assert_eq!(Options::parse(bad.as_bytes()), Err(Errno::EINVAL), "{bad}");
+        }
+    }
+}
