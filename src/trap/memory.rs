@@ -1,11 +1,14 @@
 //! Guest memory. Every address comes from a guest and is untrusted: a bad one is `EFAULT`, never more.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
 use fsmodules::api::Errno;
+use lru::LruCache;
 
 use super::{Tid, sys};
 
@@ -128,15 +131,29 @@ impl Memory {
         Memory { tid }
     }
 
-    fn file(self) -> Result<File, Errno> {
-        let path = format!("/proc/{}/mem", self.tid);
-        File::options()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(|_| Errno::EFAULT)
+    /// The thread has exited, or has another address space since an exec: an open file stands for the former one.
+    pub fn forget(tid: Tid) {
+        FILES.with_borrow_mut(|files| files.pop(&tid));
+    }
+
+    /// Uses `/proc/TID/mem`, which stays open for the next time.
+    fn with_file(self, work: impl FnOnce(&File) -> std::io::Result<usize>) -> Result<usize, Errno> {
+        FILES.with_borrow_mut(|files| {
+            let open = || {
+                let path = format!("/proc/{}/mem", self.tid);
+                File::options().read(true).write(true).open(path)
+            };
+            let file = files.try_get_or_insert(self.tid, open);
+            file.and_then(work).map_err(|_| Errno::EFAULT)
+        })
     }
 }
+
+thread_local! {
+    /// Opening costs several times as much as a read or write does.
+    static FILES: RefCell<LruCache<Tid, File>> = RefCell::new(LruCache::new(MAX_FILES));
+}
+const MAX_FILES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// Found out once: container runtimes forbid the call even to read one's own memory.
 fn has_vm_calls() -> bool {
@@ -162,7 +179,7 @@ impl GuestMemory for Memory {
             let local = [iovec(buffer.as_mut_ptr() as u64, buffer.len())];
             sys::transfer(self.tid, false, &local, &[iovec(address, buffer.len())]).map_err(|_| Errno::EFAULT)?
         } else {
-            self.file()?.read_at(buffer, address).map_err(|_| Errno::EFAULT)?
+            self.with_file(|file| file.read_at(buffer, address))?
         };
         if moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
@@ -172,7 +189,7 @@ impl GuestMemory for Memory {
             let local = [iovec(bytes.as_ptr() as u64, bytes.len())];
             sys::transfer(self.tid, true, &local, &[iovec(address, bytes.len())]).map_err(|_| Errno::EFAULT)?
         } else {
-            self.file()?.write_at(bytes, address).map_err(|_| Errno::EFAULT)?
+            self.with_file(|file| file.write_at(bytes, address))?
         };
         if moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
@@ -203,7 +220,6 @@ impl GuestMemory for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
 
     /// Memory from address 0x1000 on.
     struct Fake(RefCell<Vec<u8>>);
@@ -251,6 +267,19 @@ mod tests {
         assert_eq!(fake.read_vectored(&buffers, &mut out), Ok(7));
         assert_eq!(&out[..7], b"abcdefg");
         assert_eq!(fake.write_vectored(&[(0x9000, 4)], &[b"x"]), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn a_file_is_kept_until_it_is_forgotten() {
+        let bytes = *b"umvu";
+        let tid = Tid::from_raw(std::process::id() as i32);
+        let mut out = [0; 4];
+        let read = Memory::new(tid).with_file(|file| file.read_at(&mut out, bytes.as_ptr() as u64));
+        assert_eq!((read, out), (Ok(4), bytes));
+        assert!(FILES.with_borrow(|files| files.contains(&tid)));
+        Memory::forget(tid);
+        assert!(FILES.with_borrow(|files| files.is_empty()));
+        assert_eq!(Memory::new(Tid::from_raw(-1)).with_file(|_| Ok(0)), Err(Errno::EFAULT));
     }
 
     #[test]

@@ -415,6 +415,7 @@ impl Tracer {
 
     fn gone(&mut self, tid: Tid, status: WaitStatus) {
         self.threads.remove(&tid);
+        Memory::forget(tid);
         self.ready.push_back(Event::Exited { tid, status });
     }
 
@@ -466,6 +467,8 @@ impl Tracer {
 
     fn executed(&mut self, tid: Tid) {
         let former = sys::event_message(tid).map_or(tid, |id| Tid::from_raw(id as i32));
+        Memory::forget(former);
+        Memory::forget(tid);
         if let Some(mut state) = self.threads.remove(&former) {
             if let State::InCall { frame, .. } = &mut state {
                 frame.executed = true;
