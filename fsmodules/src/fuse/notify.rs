@@ -45,7 +45,7 @@ impl Listener for FuseFs {
                     return Err(Errno::EINVAL);
                 }
                 self.connection
-                    .retrieved(unique, id, offset, node.retrieve(offset, size));
+                    .retrieved(unique, id, offset, node.retrieve(offset, size))?;
             }
             Notification::IncEpoch => self.epoch.set(self.epoch.get() + 1),
             Notification::Prune { nodes } => {

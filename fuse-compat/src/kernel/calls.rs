@@ -428,7 +428,7 @@ impl Calls<'_> {
             .expect(Expect::Exactly(size_of::<LseekOut>()));
         let out: LseekOut = reply::parse(&self.try_ask(handle.nodeid(), request).await?)?;
         if out.offset > i64::MAX as u64 {
-            Err(Errno::EIO)
+            Err(Errno::EINVAL)
         } else {
             Ok(out.offset)
         }

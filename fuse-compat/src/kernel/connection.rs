@@ -18,6 +18,9 @@ use crate::Errno;
 use crate::wire::abi::{ForgetIn, InHeader, NotifyRetrieveIn, Opcode};
 use crate::wire::{Expect, Notification, Request};
 
+/// Answers to NOTIFY_RETRIEVE that may wait to be read.
+const MAX_RETRIEVED: usize = 64;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// INIT is on its way; everything else waits for its reply.
@@ -222,8 +225,12 @@ impl Connection {
         }
     }
 
-    /// Answers NOTIFY_RETRIEVE with what is cached, possibly nothing.
-    pub fn retrieved(&self, unique: u64, nodeid: u64, offset: u64, data: Bytes) {
+    /// Answers NOTIFY_RETRIEVE with what is cached, possibly nothing. `ENOMEM` if the server asks on and on without
+    /// reading the answers.
+    pub fn retrieved(&self, unique: u64, nodeid: u64, offset: u64, data: Bytes) -> Result<(), Errno> {
+        if self.queue.borrow().count(Opcode::NOTIFY_REPLY) >= MAX_RETRIEVED {
+            return Err(Errno::ENOMEM);
+        }
         let arg = NotifyRetrieveIn {
             offset,
             size: data.len() as u32,
@@ -240,6 +247,7 @@ impl Connection {
         };
         self.queue.borrow_mut().push(Call::new(header, request));
         self.wake_readers();
+        Ok(())
     }
 
     pub(super) fn notified(&self, notification: Notification) -> Result<(), Errno> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::Errno;
 use crate::wire::Request;
-use crate::wire::abi::InHeader;
+use crate::wire::abi::{InHeader, Opcode};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -99,6 +99,11 @@ impl Queue {
         self.calls.push_back(call);
     }
 
+    /// How many requests of this kind wait.
+    pub fn count(&self, opcode: Opcode) -> usize {
+        self.calls.iter().filter(|call| call.request.opcode == opcode).count()
+    }
+
     pub fn push_forget(&mut self, forget: Forget) {
         self.forgets.push_back(forget);
     }
@@ -147,7 +152,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::abi::Opcode;
 
     fn call(unique: u64) -> Rc<Call> {
         Call::new(

@@ -293,6 +293,16 @@ fn a_closed_connection_still_delivers_what_was_said() {
     assert_eq!(device.state(None), DeviceState::Gone);
 }
 
+#[test]
+fn what_is_retrieved_does_not_pile_up() {
+    let (connection, device) = started(40);
+    let retrieved = |n| connection.retrieved(n, 5, 0, Bytes::from_static(b"cached"));
+    assert_eq!((0..64).map(retrieved).find(Result::is_err), None);
+    assert_eq!(retrieved(64), Err(Errno::ENOMEM));
+    assert_eq!(read(&device).unwrap().0.opcode, Opcode::NOTIFY_REPLY as u32);
+    assert_eq!(retrieved(65), Ok(()));
+}
+
 /// Whatever a server writes: an errno or success, and everybody else is served on.
 #[test]
 fn noise_is_harmless() {

@@ -100,7 +100,7 @@ impl Notification {
                     name: name(&rest, n.namelen)?,
                 })
             }
-            8 if payload.is_empty() => Ok(Notification::IncEpoch),
+            8 => Ok(Notification::IncEpoch),
             9 => {
                 let (n, rest) = leading::<NotifyPrune>(payload)?;
                 if rest.len() != n.count as usize * 8 {

@@ -23,7 +23,7 @@ pub struct Dirent<'a> {
 }
 
 /// The whole entries of a READDIR (or READDIRPLUS) reply. A record that is cut off at the end is left out: it is asked
-/// for again. A name that cannot be one is `EIO`.
+/// for again. So is one whose name cannot be one, with all that follows; where it comes first, it is `EIO`.
 pub fn dirents(mut bytes: &[u8], plus: bool) -> Result<Vec<Dirent<'_>>, Errno> {
     let mut all = Vec::new();
     loop {
@@ -36,7 +36,7 @@ pub fn dirents(mut bytes: &[u8], plus: bool) -> Result<Vec<Dirent<'_>>, Errno> {
         };
         let len = header.namelen as usize;
         if len == 0 || len > MAX_NAME {
-            return Err(Errno::EIO);
+            return spoilt(all);
         }
         let record = prefix + (size_of::<DirentHeader>() + len).next_multiple_of(8);
         if bytes.len() < record {
@@ -44,7 +44,7 @@ pub fn dirents(mut bytes: &[u8], plus: bool) -> Result<Vec<Dirent<'_>>, Errno> {
         }
         let name = &names[..len];
         if name.iter().any(|&b| b == b'/' || b == 0) {
-            return Err(Errno::EIO);
+            return spoilt(all);
         }
         let entry = if plus { Some(parse(bytes)?) } else { None };
         all.push(Dirent {
@@ -56,6 +56,10 @@ pub fn dirents(mut bytes: &[u8], plus: bool) -> Result<Vec<Dirent<'_>>, Errno> {
         });
         bytes = &bytes[record..];
     }
+}
+
+fn spoilt(before: Vec<Dirent<'_>>) -> Result<Vec<Dirent<'_>>, Errno> {
+    if before.is_empty() { Err(Errno::EIO) } else { Ok(before) }
 }
 
 #[cfg(test)]
@@ -95,5 +99,7 @@ mod tests {
         }
         assert_eq!(dirents(&record(1, b""), false), Err(Errno::EIO));
         assert_eq!(dirents(&[0xff; 24], false), Err(Errno::EIO));
+        let bytes = [record(1, b"good"), record(2, b"a/b"), record(3, b"lost")].concat();
+        assert_eq!(dirents(&bytes, false).unwrap().len(), 1);
     }
 }
