@@ -25,7 +25,7 @@ fn programs() -> &'static Path {
             let dir = tempfile::tempdir().unwrap();
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
             let built = Path::new(env!("CARGO_BIN_EXE_umvu")).parent().unwrap();
-            for name in ["umvu", "umvu-memfs", "umvu-archivefs"] {
+            for name in ["umvu", "umvu-memfs", "umvu-archivefs", "umvu-testfs"] {
                 fs::copy(built.join(name), dir.path().join(name))
                     .unwrap_or_else(|e| panic!("{name} is missing ({e}): run `cargo test --workspace`"));
             }
@@ -81,6 +81,14 @@ impl Work {
     pub fn privileged(&self, program: &str) -> Command {
         let mut command = Command::new(programs().join(program));
         command.current_dir(self.path());
+        command
+    }
+
+    /// As [`Work::command`], by the user who runs the tests.
+    pub fn as_tester(&self, program: &str) -> Command {
+        let mut command = self.command(program);
+        let user = rustix::process::getuid().as_raw();
+        command.uid(user).gid(rustix::process::getgid().as_raw());
         command
     }
 

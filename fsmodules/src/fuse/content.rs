@@ -168,8 +168,19 @@ impl Content {
         read_all(self.memory(), range.start, len).unwrap_or_default()
     }
 
-    /// Data that a server has sent, or that was written: cached, and valid where it fills pages. `size` is that of the
-    /// file with it.
+    /// Data that a server has sent: cached, and valid where it fills pages or the file ends with it. `size` is that of
+    /// the file with it.
+    pub fn store(&self, at: u64, data: &[u8], size: u64) -> Result<(), Errno> {
+        self.put(at, data, size)?;
+        let (start, end) = (at.next_multiple_of(PAGE), at + data.len() as u64);
+        if end >= size && start < end {
+            self.valid.borrow_mut().insert(start..pages(start..end).end);
+        }
+        Ok(())
+    }
+
+    /// Data that was written: cached, and valid where it fills pages. The server may show the rest of a page otherwise
+    /// than it was written.
     pub fn put(&self, at: u64, data: &[u8], size: u64) -> Result<(), Errno> {
         let end = at + data.len() as u64;
         self.spoil_loads(at..end);
@@ -180,13 +191,10 @@ impl Content {
         if let Some(shared) = &*self.shared.borrow() {
             write_all(shared.copy.as_fd(), data, at)?;
         }
-        let whole_end = if end >= size {
-            pages(at..end).end
-        } else {
-            end / PAGE * PAGE
-        };
+        let whole_end = end / PAGE * PAGE;
         let start = at.next_multiple_of(PAGE);
         self.valid.borrow_mut().insert(start..whole_end.max(start));
+        self.trim(at);
         Ok(())
     }
 
@@ -264,12 +272,14 @@ impl Content {
             load: &load,
         };
         let version = node.fs.attr_version();
-        let data = node
-            .fs
-            .connection
-            .by(client)
-            .read(handle, gap.start, (end - gap.start) as u32, None)
-            .await?;
+        let calls = node.fs.connection.by(client);
+        let size = (end - gap.start) as u32;
+        let data = match calls.read(handle, gap.start, size, None).await {
+            Ok(data) => data,
+            Err(Errno::EINTR) => return Err(Errno::EINTR),
+            // Linux has failed to read ahead then, and reads once more.
+            Err(_) => calls.read(handle, gap.start, size, None).await?,
+        };
         if load.stale.get() {
             return Ok(());
         }

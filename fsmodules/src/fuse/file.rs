@@ -419,6 +419,7 @@ impl FuseFile {
         };
         let files = cx.caller.files_id();
         self.node.locks.release(LockOwner::Files(files));
+        self.node.check()?;
         if self.has(FopenFlags::NOFLUSH) {
             return written;
         }

@@ -132,7 +132,7 @@ impl FuseFs {
         let kind = FileKind::from_mode(out.attr.mode).ok_or(Errno::EIO)?;
         let expires = expiry(self.now(), out.attr_valid, out.attr_valid_nsec);
         if let Some(node) = self.node(out.nodeid) {
-            if node.generation == out.generation && node.kind == kind {
+            if node.check().is_ok() && node.generation == out.generation && node.kind == kind {
                 node.absorb(lookup);
                 node.learn(out.attr, expires, version);
                 return Ok(node);

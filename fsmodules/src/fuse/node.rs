@@ -214,7 +214,8 @@ impl Node {
     fn known_name(&self, name: &Name) -> Option<Option<Rc<Node>>> {
         let names = self.names.borrow();
         let known = names.get(name)?;
-        if known.epoch != self.fs.epoch.get() || self.fs.now() >= known.expires {
+        let bad = known.child.as_ref().is_some_and(|child| child.check().is_err());
+        if bad || known.epoch != self.fs.epoch.get() || self.fs.now() >= known.expires {
             return None;
         }
         known.used.set(true);
@@ -406,7 +407,7 @@ impl Node {
     }
 
     /// NOTIFY_STORE
-    pub fn store(&self, offset: u64, data: &[u8]) -> Result<(), Errno> {
+    pub fn store(self: &Rc<Self>, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let end = offset
             .checked_add(data.len() as u64)
             .filter(|&end| end <= i64::MAX as u64)
@@ -417,7 +418,11 @@ impl Node {
             attr.size = end;
             self.changed(attr, self.attr_expires.get());
         }
-        content.put(offset, data, self.known().size)
+        content.store(offset, data, self.known().size)?;
+        if self.opened.get() == 0 {
+            self.fs.keep_closed(self.clone());
+        }
+        Ok(())
     }
 
     /// NOTIFY_RETRIEVE: what is cached from there on without a gap.
