@@ -215,6 +215,15 @@ fn exit_status(status: WaitStatus) -> u8 {
     }
 }
 
+/// Mounts by a child of its own, so that the server is not a child of the command, which may wait for all that it has.
+fn mount_apart(spec: &MountSpec) -> Result<bool, Failure> {
+    let own = |e: std::io::Error| Failure::new(format!("cannot run umvu itself: {}", io_text(&e)));
+    let program = std::env::current_exe().map_err(own)?;
+    let mut command = std::process::Command::new(program);
+    command.args(["__start", "--mount", &spec.to_words()]);
+    command.status().map(|status| status.success()).map_err(own)
+}
+
 /// The first program of a view with `--mount`, `--root` or another user: mounts, then becomes the command.
 #[derive(Args)]
 pub struct Start {
@@ -241,20 +250,30 @@ impl Start {
         tree.root = tree.root.or(layer.map(PathBuf::from));
         let root = tree.prepare()?;
         let environment = self.user.apply(root.as_deref())?;
-        let mount = |spec: &MountSpec| {
-            mount(&root::placed(root.as_deref(), spec.clone())).map_err(|failure| Failure {
+        let mounted = |spec: &MountSpec| {
+            let placed = root::placed(root.as_deref(), spec.clone());
+            if !self.command.is_empty() {
+                return mount_apart(&placed);
+            }
+            mount(&placed).map_err(|failure| Failure {
                 status: super::FAILURE,
                 ..failure
-            })
+            })?;
+            Ok(true)
         };
+        // Where one fails, it has said why.
         for spec in self.mount.iter().filter(at_root) {
-            mount(spec)?;
+            if !mounted(spec)? {
+                return Ok(super::FAILURE);
+            }
         }
         if let Some(root) = &root {
             tree.show_host(root)?;
         }
         for spec in self.mount.iter().filter(|spec| !at_root(spec)) {
-            mount(spec)?;
+            if !mounted(spec)? {
+                return Ok(super::FAILURE);
+            }
         }
         if let Some(root) = &root {
             root::enter(root)?;
