@@ -113,6 +113,7 @@ pub async fn dup(cx: &Ctx) -> Result<Reply, Errno> {
     if let Some(fd) = hand_over(cx, &file, 0, false) {
         return Ok(Reply::Return(fd.into()));
     }
+    let _numbering = cx.task.files().numbering();
     let fd = cx.run(libc::SYS_dup, cx.call.args).await? as i32;
     let fd = settle(cx, fd, false).await?;
     cx.task.files().insert(fd, file, false);
@@ -130,6 +131,7 @@ pub async fn dup2(cx: &Ctx) -> Result<Reply, Errno> {
     if file.is_some() {
         catch_low(cx, new).await?;
     }
+    let _numbering = files.numbering();
     let result = cx.run(cx.call.nr.into(), cx.call.args).await?;
     let cloexec = i64::from(cx.call.nr) == libc::SYS_dup3 && cx.int(2) & libc::O_CLOEXEC as u32 != 0;
     let replaced = match file {
@@ -194,6 +196,7 @@ async fn dup_from(cx: &Ctx, fd: i32, cloexec: bool) -> Result<Reply, Errno> {
     }
     let mut args = cx.call.args;
     args[2] = args[2].max(crate::table::PLACEHOLDER_MIN as u64);
+    let _numbering = cx.task.files().numbering();
     let new = match cx.run(libc::SYS_fcntl, args).await {
         Ok(new) => new as i32,
         Err(_) => {

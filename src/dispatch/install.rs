@@ -49,6 +49,10 @@ pub fn hand_over(cx: &Ctx, file: &Rc<OpenFile>, min: i32, cloexec: bool) -> Opti
         return None;
     }
     let files = cx.task.files();
+    // Another thread's number could be the same one.
+    if files.is_numbering() {
+        return None;
+    }
     let mut fd = files.free_from(min.max(PLACEHOLDER_MIN as i32));
     // A file of the host may have come to stand there, by dup2(2) or in a process with very many.
     while is_open(cx, fd) {
@@ -108,6 +112,7 @@ pub async fn settle(cx: &Ctx, fd: i32, cloexec: bool) -> Result<i32, Errno> {
         return Ok(fd);
     }
     if fd > 2 {
+        let _numbering = cx.task.files().numbering();
         let command = if cloexec { libc::F_DUPFD_CLOEXEC } else { libc::F_DUPFD };
         let moved = cx
             .run(

@@ -30,6 +30,17 @@ pub struct Files {
     pub standard_open: Cell<bool>,
     /// Threads that share it.
     users: Cell<usize>,
+    /// How many of them the kernel is giving a number just now ([`Files::numbering`]).
+    numbering: Cell<usize>,
+}
+
+/// While it lives, the kernel chooses a placeholder's number.
+pub struct Numbering(Rc<Files>);
+
+impl Drop for Numbering {
+    fn drop(&mut self) {
+        self.0.numbering.set(self.0.numbering.get() - 1);
+    }
 }
 
 impl Files {
@@ -47,6 +58,7 @@ impl Files {
             taken_below: Cell::new(PLACEHOLDER_MIN as i32),
             standard_open: Cell::new(false),
             users: Cell::new(1),
+            numbering: Cell::new(0),
         })
     }
 
@@ -76,6 +88,16 @@ impl Files {
             self.taken_below.set(free);
         }
         free
+    }
+
+    /// The kernel is about to choose or fill a number: until that is done, nobody else may choose one.
+    pub fn numbering(self: &Rc<Self>) -> Numbering {
+        self.numbering.set(self.numbering.get() + 1);
+        Numbering(self.clone())
+    }
+
+    pub fn is_numbering(&self) -> bool {
+        self.numbering.get() > 0
     }
 
     /// A thread stops using it; true if that was the last one.
