@@ -99,3 +99,59 @@ fn nothing_gets_around_the_filter() {
         );
     }
 }
+
+#[test]
+fn keys_at_a_terminal() {
+    let work = Work::new();
+    let source = source("terminal.py");
+    let program = ["python3", "-c", &source];
+    let outside = run(work.command("timeout"), &program);
+    assert!(outside.status.success(), "{}", text(&outside.stderr));
+    for engine in ENGINES {
+        let shell = ["umvu", "--engine", engine, "--"];
+        let view = run(work.command("timeout"), &[&program[..], &shell].concat());
+        assert_same(engine, &view, &outside);
+    }
+}
+
+/// Builds a program that needs no libraries; `None`, saying why, where that cannot be done.
+fn built(work: &Work, compiler: &[&str], name: &str, source: &str) -> Option<String> {
+    std::fs::write(work.path().join(name), source).unwrap();
+    let output = work.path().join("program").display().to_string();
+    let mut command = work.command(compiler[0]);
+    command
+        .args(&compiler[1..])
+        .args(["-o", &output, name])
+        .env("GOFLAGS", "-buildvcs=false");
+    let built = command.output();
+    let why = match &built {
+        Ok(built) if built.status.success() => return Some(output),
+        Ok(built) => text(&built.stderr),
+        Err(error) => error.to_string(),
+    };
+    eprintln!("{name}: not tried, as it cannot be built: {why}");
+    None
+}
+
+#[test]
+fn static_programs() {
+    for (compiler, name) in [(&["gcc", "-static"][..], "static.c"), (&["go", "build"], "routines.go")] {
+        let work = Work::new();
+        let Some(program) = built(&work, compiler, name, &source(name)) else {
+            continue;
+        };
+        let outside = run(work.command("timeout"), &[&program, "."]);
+        assert!(outside.status.success(), "{}", text(&outside.stderr));
+        for engine in ENGINES {
+            let mount = format!(
+                "type=fuse,program=umvu-memfs,source=memory,target={}",
+                work.mountpoint().display()
+            );
+            let view = run(
+                work.command("timeout"),
+                &["umvu", "--engine", engine, "--mount", &mount, "--", &program, "mnt"],
+            );
+            assert_same(&format!("{name}, {engine}"), &view, &outside);
+        }
+    }
+}
