@@ -36,8 +36,8 @@ struct Load {
 struct Shared {
     copy: OwnedFd,
     ranges: RangeSet,
-    /// An open file through which to write back.
-    writer: Weak<Handle>,
+    /// Open files through which to write back: any that is left will do.
+    writers: Vec<Weak<Handle>>,
     client: Background,
 }
 
@@ -339,15 +339,16 @@ impl Content {
             let shared = Shared {
                 copy,
                 ranges: RangeSet::default(),
-                writer: Rc::downgrade(writer),
+                writers: Vec::new(),
                 client,
             };
             self.shared.replace(Some(shared));
         }
         let mut shared = self.shared.borrow_mut();
         let Some(shared) = shared.as_mut() else { return Ok(()) };
-        if shared.writer.upgrade().is_none() {
-            shared.writer = Rc::downgrade(writer);
+        shared.writers.retain(|other| other.strong_count() > 0);
+        if !shared.writers.iter().any(|other| other.as_ptr() == Rc::as_ptr(writer)) {
+            shared.writers.push(Rc::downgrade(writer));
         }
         let range = pages(range);
         while let Some(gap) = shared.ranges.first_gap(range.clone()) {
@@ -417,7 +418,7 @@ impl Content {
     /// Sends what was changed through shared mappings.
     pub async fn write_back(&self, node: &Node) -> Result<(), Errno> {
         let (writer, client) = match &*self.shared.borrow() {
-            Some(shared) => (shared.writer.upgrade(), shared.client),
+            Some(shared) => (shared.writers.iter().find_map(Weak::upgrade), shared.client),
             None => return Ok(()),
         };
         let changed = self.changed()?;
