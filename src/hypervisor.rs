@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use fuse_compat::kernel::Clock;
 
 use crate::abi::RawCall;
 use crate::dispatch::Copies;
+use crate::dispatch::fifo::Fifo;
 use crate::dispatch::socket::Travelling;
 use crate::rt::Timers;
 use crate::task::Task;
@@ -41,6 +43,8 @@ pub struct Hypervisor {
     pub travelling: RefCell<Vec<Travelling>>,
     /// Sockets that were bound on virtual file systems.
     pub bound: RefCell<Vec<Bound>>,
+    /// FIFOs that were opened on virtual file systems.
+    pub fifos: RefCell<Vec<Fifo>>,
     /// Copies of programs whose interpreter is elsewhere in the view.
     pub programs: RefCell<Copies>,
     /// Who those are who enter the view, if not who they are outside.
@@ -94,6 +98,7 @@ impl Hypervisor {
             rename: RefCell::default(),
             travelling: RefCell::default(),
             bound: RefCell::default(),
+            fifos: RefCell::default(),
             programs: RefCell::default(),
             user: RefCell::default(),
             host_files: HostFs::new(owners.clone()),
@@ -194,19 +199,24 @@ impl Host for HostHandle {
     }
 }
 
-/// Makes and removes a directory, and keeps it open: nothing can be found or made in it, and nothing stays behind.
-/// Without a writable directory anywhere, the root does: relative paths never reach the kernel there.
-fn empty_directory() -> std::io::Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags, open};
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+/// Where something can be made that gets no name, or loses it at once; not all of them need exist.
+pub fn temporary_directories() -> impl Iterator<Item = PathBuf> {
     let candidates = [
         std::env::var_os("XDG_RUNTIME_DIR"),
         std::env::var_os("TMPDIR"),
         Some("/tmp".into()),
         Some("/dev/shm".into()),
     ];
-    for base in candidates.into_iter().flatten() {
-        let path = std::path::Path::new(&base).join(format!("umvu-{}-nowhere", std::process::id()));
+    candidates.into_iter().flatten().map(PathBuf::from)
+}
+
+/// Makes and removes a directory, and keeps it open: nothing can be found or made in it, and nothing stays behind.
+/// Without a writable directory anywhere, the root does: relative paths never reach the kernel there.
+fn empty_directory() -> std::io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for base in temporary_directories() {
+        let path = base.join(format!("umvu-{}-nowhere", std::process::id()));
         if std::fs::create_dir(&path).is_ok() {
             let fd = open(&path, flags, Mode::empty());
             std::fs::remove_dir(&path)?;

@@ -106,5 +106,6 @@ macro_rules! scenarios {
 }
 
 scenarios![
-    append, control, exec, flags, links, listing, locks, mapped, modes, names, rename, seek, times, unlinked, xattr
+    append, control, exec, fifo, flags, links, listing, locks, mapped, modes, names, rename, seek, times, unlinked,
+    xattr
 ];

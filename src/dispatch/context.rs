@@ -360,8 +360,22 @@ impl Ctx {
         self.target(dirfd, path, follow).await
     }
 
-    /// The name at the end of a path, in its directory.
+    /// The name at the end of a path, in its directory. What is no name fails as in rmdir(2).
     pub async fn slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
+        self.slot_or(dirfd, path, |last| match last {
+            Last::Dot => Errno::EINVAL,
+            Last::DotDot => Errno::ENOTEMPTY,
+            _ => Errno::EBUSY,
+        })
+        .await
+    }
+
+    /// The name that is to be made: what is no name exists.
+    pub async fn new_slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
+        self.slot_or(dirfd, path, |_| Errno::EEXIST).await
+    }
+
+    async fn slot_or(&self, dirfd: i32, path: &[u8], special: fn(&Last) -> Errno) -> Result<Slot, Errno> {
         if self.is_quick(dirfd, path) {
             return Ok(Slot::Native);
         }
@@ -372,19 +386,21 @@ impl Ctx {
         if found.native && self.task.creds().is_none() {
             return Ok(Slot::Native);
         }
-        self.slot_of(found, path)
+        let nameless = special(&found.last);
+        self.slot_of(found, path).ok_or(nameless)
     }
 
     /// As [`Ctx::slot`], never by the caller's own path.
     pub async fn walked_slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
-        self.slot_of(self.walk(dirfd, path, WalkFlags::PARENT).await?, path)
+        let found = self.walk(dirfd, path, WalkFlags::PARENT).await?;
+        self.slot_of(found, path).ok_or(Errno::EBUSY)
     }
 
-    fn slot_of(&self, found: Found, path: &[u8]) -> Result<Slot, Errno> {
+    fn slot_of(&self, found: Found, path: &[u8]) -> Option<Slot> {
         match (found.parent, found.last) {
             (Some(Place::Virtual(dir)), Last::Name(name)) => {
                 self.answered(&dir);
-                Ok(Slot::Virtual(NameIn {
+                Some(Slot::Virtual(NameIn {
                     dir,
                     name,
                     child: found.place,
@@ -395,11 +411,9 @@ impl Ctx {
                 let covered = found.place.filter(|child| !Rc::ptr_eq(child.mount(), &dir.mount));
                 let given = found.native.then(|| path.to_vec());
                 let file = HostFile::named(&dir, &name, found.slash, covered.is_some());
-                Ok(Slot::Host(HostFile { given, ..file }))
+                Some(Slot::Host(HostFile { given, ..file }))
             }
-            (_, Last::Dot) => Err(Errno::EINVAL),
-            (_, Last::DotDot) => Err(Errno::ENOTEMPTY),
-            _ => Err(Errno::EBUSY),
+            _ => None,
         }
     }
 

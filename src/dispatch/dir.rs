@@ -73,7 +73,7 @@ fn take_read_ahead(open: &OpenFile, pos: u64) -> Option<Vec<DirEntry>> {
 }
 
 pub async fn mkdirat(cx: &Ctx) -> Result<Reply, Errno> {
-    match cx.slot(cx.fd(0), &cx.path(1)?).await? {
+    match cx.new_slot(cx.fd(0), &cx.path(1)?).await? {
         Slot::Native => Ok(Reply::Passthrough),
         Slot::Host(name) => host::make(cx, 1, &name).await,
         Slot::Virtual(slot) => {

@@ -9,7 +9,7 @@ use super::context::{CWD, NameIn, Slot, Target};
 use super::{Ctx, host, procfs};
 
 pub async fn mknodat(cx: &Ctx) -> Result<Reply, Errno> {
-    let slot = match cx.slot(cx.fd(0), &cx.path(1)?).await? {
+    let slot = match cx.new_slot(cx.fd(0), &cx.path(1)?).await? {
         Slot::Native => return Ok(Reply::Passthrough),
         Slot::Host(name) => return host::make(cx, 1, &name).await,
         Slot::Virtual(slot) => slot,
@@ -46,7 +46,7 @@ fn is_root(cx: &Ctx) -> bool {
 
 pub async fn symlinkat(cx: &Ctx) -> Result<Reply, Errno> {
     let target = cx.path(0)?;
-    let slot = match cx.slot(cx.fd(1), &cx.path(2)?).await? {
+    let slot = match cx.new_slot(cx.fd(1), &cx.path(2)?).await? {
         Slot::Native => return Ok(Reply::Passthrough),
         Slot::Host(name) => return host::make(cx, 2, &name).await,
         Slot::Virtual(slot) => slot,
@@ -72,7 +72,7 @@ pub async fn linkat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     let follow = flags & libc::AT_SYMLINK_FOLLOW as u32 != 0;
     let old = cx.target_at(cx.fd(0), &cx.path(1)?, flags, follow).await?;
-    let new = cx.slot(cx.fd(2), &cx.path(3)?).await?;
+    let new = cx.new_slot(cx.fd(2), &cx.path(3)?).await?;
     match (old, new) {
         (Target::Native, Slot::Native) => Ok(Reply::Passthrough),
         (Target::Native | Target::Host(_), Slot::Native | Slot::Host(_)) => host::link(cx, flags).await,

@@ -10,6 +10,7 @@ mod dir;
 mod elf;
 mod exec;
 mod fds;
+pub mod fifo;
 mod handle;
 mod host;
 mod ids;

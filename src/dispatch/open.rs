@@ -10,7 +10,7 @@ use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
 
 use super::context::{HostFile, check_writable, host_file};
 use super::install::install;
-use super::{Ctx, host, procfs};
+use super::{Ctx, fifo, host, procfs};
 
 /// Flags that openat(2) knows; the others are ignored by it and refused by openat2(2).
 const MODE_BITS: u32 = 0o7777;
@@ -79,11 +79,20 @@ async fn open_virtual(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Re
     let open = match found.place {
         Some(Place::Virtual(place)) => {
             cx.answered(&place);
+            if opens_fifo(&place, flags) && !found.slash {
+                return fifo::open(cx, &place, flags).await;
+            }
             existing(cx, place, flags, found.slash, mode).await?
         }
         _ => created(cx, found, flags, mode).await?,
     };
     install(cx, open).await
+}
+
+fn opens_fifo(place: &VirtualPlace, flags: OpenFlags) -> bool {
+    let otherwise = OpenFlags::PATH | OpenFlags::DIRECTORY;
+    let exclusive = OpenFlags::CREAT | OpenFlags::EXCL;
+    place.node().kind() == FileKind::Fifo && !flags.intersects(otherwise) && !flags.contains(exclusive)
 }
 
 /// Opens what is there.

@@ -194,7 +194,7 @@ async fn virtual_address(
     };
     let path = raw[2..].split(|&b| b == 0).next().unwrap_or_default();
     if bind {
-        return match cx.slot(CWD, path).await? {
+        return match cx.new_slot(CWD, path).await? {
             Slot::Native => Ok(None),
             Slot::Host(name) => {
                 name.check_makeable()?;

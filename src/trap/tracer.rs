@@ -426,7 +426,7 @@ impl Tracer {
             Some(State::Rewinding { frame, next }) => {
                 let original = frame.regs.call();
                 let state = match next {
-                    Next::Run(call) => enter(tid, frame, call, false),
+                    Next::Run(call) => enter(tid, unblocked(tid, frame), call, false),
                     Next::Park => enter_parking(tid, frame),
                     Next::Reply(Reply::Passthrough) => enter(tid, unblocked(tid, frame), original, true),
                     Next::Reply(reply) => reply_at_entry(tid, unblocked(tid, frame), reply),
