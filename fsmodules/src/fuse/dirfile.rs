@@ -50,10 +50,7 @@ impl DirFile {
     async fn list(&self, cx: Cx<'_>, from: u64, room: usize) -> Result<Vec<DirEntry>, Errno> {
         self.node.check()?;
         let fs = &self.node.fs;
-        let _alone = match fs.negotiated(InitFlags::PARALLEL_DIROPS) {
-            true => None,
-            false => Some(self.node.names_lock.lock().await),
-        };
+        let _unchanged = self.node.reading_names().await;
         let size = room.max(MIN_READ).min(fs.connection.max_read() as usize) as u32;
         let version = fs.attr_version();
         let listed = self

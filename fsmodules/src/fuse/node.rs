@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use async_lock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytes::Bytes;
 use fuse_compat::kernel::{Client, Entry, Lookup, expiry};
 use fuse_compat::wire::abi::{Attr, InitFlags, ROOT_ID};
@@ -25,6 +26,9 @@ struct KnownName {
     used: Cell<bool>,
 }
 
+/// The directory's names are read: together with others, or alone.
+pub type NamesGuard<'a> = (Option<RwLockReadGuard<'a, ()>>, Option<RwLockWriteGuard<'a, ()>>);
+
 pub struct Node {
     pub me: Weak<Node>,
     pub fs: Rc<FuseFs>,
@@ -39,8 +43,8 @@ pub struct Node {
     pub link: RefCell<Option<Bytes>>,
     /// READDIRPLUS would have paid: a child has been looked up since the last one.
     pub plus_useful: Cell<bool>,
-    /// Held while names change; without PARALLEL_DIROPS also while they are read.
-    pub names_lock: async_lock::Mutex<()>,
+    /// Held alone while names change, shared while they are read; without PARALLEL_DIROPS alone for that as well.
+    pub names_lock: RwLock<()>,
     /// Held while size or content change (`inode_lock`).
     pub write_lock: async_lock::Mutex<()>,
     pub locks: LockTable,
@@ -64,7 +68,7 @@ impl Node {
             names: RefCell::default(),
             link: RefCell::default(),
             plus_useful: Cell::new(false),
-            names_lock: async_lock::Mutex::new(()),
+            names_lock: RwLock::new(()),
             write_lock: async_lock::Mutex::new(()),
             locks: LockTable::default(),
             content: OnceCell::new(),
@@ -237,6 +241,19 @@ impl Node {
         drop(before);
     }
 
+    /// Nobody changes names of this directory as long as this lives.
+    pub async fn reading_names(&self) -> NamesGuard<'_> {
+        match self.fs.negotiated(InitFlags::PARALLEL_DIROPS) {
+            true => (Some(self.names_lock.read().await), None),
+            false => (None, Some(self.names_lock.write().await)),
+        }
+    }
+
+    /// Has the last reply that spoke of this name given it to a file?
+    pub fn is_named(&self, name: &Name) -> bool {
+        self.names.borrow().get(name).is_some_and(|known| known.child.is_some())
+    }
+
     /// Forgets a name. Gives what it was.
     pub fn forget_name(&self, name: &Name) -> Option<Rc<Node>> {
         let known = self.names.borrow_mut().remove(name);
@@ -303,13 +320,9 @@ impl Node {
             self.plus_useful.set(true);
             return known.ok_or(Errno::ENOENT);
         }
-        let alone = match self.fs.negotiated(InitFlags::PARALLEL_DIROPS) {
-            true => None,
-            false => Some(self.names_lock.lock().await),
-        };
-        if alone.is_some()
-            && let Some(known) = self.known_name(name)
-        {
+        let _unchanged = self.reading_names().await;
+        // Somebody may have asked for it meanwhile.
+        if let Some(known) = self.known_name(name) {
             return known.ok_or(Errno::ENOENT);
         }
         self.plus_useful.set(true);

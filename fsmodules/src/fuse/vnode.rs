@@ -144,7 +144,7 @@ impl Node {
     async fn make_node(&self, cx: Cx<'_>, name: &Name, mode: u32, rdev: u32) -> Result<Rc<Node>, Errno> {
         check_name(name)?;
         self.may_change_names(cx).await?;
-        let _alone = self.names_lock.lock().await;
+        let _alone = self.names_lock.write().await;
         let version = self.fs.attr_version();
         let new = NewMode {
             mode,
@@ -165,7 +165,19 @@ impl Node {
             umask: cx.caller.umask(),
         };
         if !self.fs.connection.lacks(Opcode::CREATE) {
-            let alone = self.names_lock.lock().await;
+            let mut alone = self.names_lock.write().await;
+            while !flags.contains(OpenFlags::EXCL) && self.is_named(name) {
+                // Somebody has been faster since the walk. A second CREATE could give the file a second node.
+                drop(alone);
+                match self.child(cx, name).await {
+                    Ok(node) => {
+                        let file = Vnode::open(node.clone(), cx, flags).await?;
+                        return Ok(Created { node, file });
+                    }
+                    Err(Errno::ENOENT) => alone = self.names_lock.write().await,
+                    Err(errno) => return Err(errno),
+                }
+            }
             let version = self.fs.attr_version();
             let made = self
                 .calls(cx)
@@ -251,7 +263,7 @@ impl Node {
         check_name(name)?;
         self.may_change_names(cx).await?;
         self.check_sticky(cx, name).await?;
-        let _alone = self.names_lock.lock().await;
+        let _alone = self.names_lock.write().await;
         let calls = self.calls(cx);
         let removed = match directory {
             true => calls.rmdir(self.nodeid(), name.as_bytes()).await,
@@ -299,11 +311,11 @@ impl Node {
         } else {
             (to_dir, self)
         };
-        let _first = first.names_lock.lock().await;
+        let _first = first.names_lock.write().await;
         let _second = if same {
             None
         } else {
-            Some(second.names_lock.lock().await)
+            Some(second.names_lock.write().await)
         };
         let calls = self.calls(cx);
         let renamed = calls
@@ -346,7 +358,7 @@ impl Node {
     async fn link_to(&self, cx: Cx<'_>, target: &Node, name: &Name) -> Result<(), Errno> {
         check_name(name)?;
         self.may_change_names(cx).await?;
-        let _alone = self.names_lock.lock().await;
+        let _alone = self.names_lock.write().await;
         let version = self.fs.attr_version();
         let entry = self
             .calls(cx)
@@ -477,7 +489,7 @@ impl Vnode for Node {
         Box::pin(async move {
             check_name(name)?;
             self.may_change_names(cx).await?;
-            let _alone = self.names_lock.lock().await;
+            let _alone = self.names_lock.write().await;
             let version = self.fs.attr_version();
             let new = NewMode {
                 mode: mode & 0o7777,
@@ -492,7 +504,7 @@ impl Vnode for Node {
         Box::pin(async move {
             check_name(name)?;
             self.may_change_names(cx).await?;
-            let _alone = self.names_lock.lock().await;
+            let _alone = self.names_lock.write().await;
             let version = self.fs.attr_version();
             let entry = self.calls(cx).symlink(self.nodeid(), name.as_bytes(), target).await;
             self.made(name, entry, version).map(|node| node as Rc<dyn Vnode>)
