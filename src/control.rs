@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 pub enum Request {
     /// The view's name, mounts, processes and modules.
     Describe,
-    /// Wait until something is mounted at this absolute path of the view, and answers.
-    Await { target: String },
+    /// Wait until more than `above` file systems are mounted at this absolute path of the view, and the last answers.
+    Await { target: String, above: usize },
+    /// Wait until nothing is mounted at this absolute path of the view any more.
+    AwaitEnd { target: String },
     /// Enable or disable a module; mounts that it serves already stay.
     Module { name: String, enabled: bool },
     /// Give the view a name.
@@ -27,7 +29,7 @@ pub enum Request {
     /// Switch the trace on (`call`, `fuse`; to this file or to umvu's stderr) or off.
     Trace { what: Option<String>, file: Option<String> },
     /// Trace this waiting process; it enters the view.
-    Enter { pid: i32, cwd: String },
+    Enter { pid: i32 },
 }
 
 /// What the view shows of the owners of the host's files.
@@ -70,8 +72,8 @@ pub struct ProcessLine {
     pub pid: i32,
     pub tid: i32,
     pub command: String,
-    /// The call it waits in, and for which file system.
-    pub waits_for: Option<String>,
+    /// The call it is in, if it does not run.
+    pub waits_in: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,3 +85,9 @@ pub struct ModuleLine {
 
 /// The longest request or response.
 pub const MAX_MESSAGE: usize = 1 << 20;
+
+/// An error for a clear line, without Rust's "(os error 2)".
+pub fn io_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}

@@ -6,16 +6,15 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::control::{MAX_MESSAGE, Request, Response};
-use crate::dispatch::control::simple;
-use crate::hypervisor::Hypervisor;
-use crate::trap::Tid;
 
 /// A visitor says all it has to say within this time, or is sent away: it must not hold up the view.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A view that runs answers within this time.
+const ANSWER: Duration = Duration::from_secs(5);
 
 fn uid() -> u32 {
     rustix::process::getuid().as_raw()
@@ -43,22 +42,41 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Asks the view of that name. `NotFound` if there is none.
+/// Asks the view of that name. `NotFound` if there is none (any more), `TimedOut` if it is stopped.
 pub fn ask(name: &str, request: &Request) -> io::Result<Response> {
-    let mut stream = UnixStream::connect_addr(&address(name)?).map_err(|_| {
-        io::Error::new(
+    let failed = |kind, text: &str| io::Error::new(kind, text.replace("NAME", name));
+    let gone = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => failed(io::ErrorKind::TimedOut, "view `NAME` does not answer; is it stopped?"),
+        _ => failed(io::ErrorKind::NotFound, "view `NAME` has just ended"),
+    };
+    let none = |_| {
+        failed(
             io::ErrorKind::NotFound,
-            format!("no view is called `{name}`; `umvu ps` lists them"),
+            "no view is called `NAME`; `umvu ps` lists them",
         )
-    })?;
-    stream.write_all(&serde_json::to_vec(request)?)?;
-    stream.shutdown(std::net::Shutdown::Write)?;
+    };
+    let mut stream = UnixStream::connect_addr(&address(name)?).map_err(none)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.write_all(&serde_json::to_vec(request)?).map_err(gone)?;
+    stream.shutdown(std::net::Shutdown::Write).map_err(gone)?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    stream.read_to_end(&mut answer).map_err(gone)?;
     if answer.is_empty() {
-        return Err(io::Error::other(format!("view `{name}` did not answer")));
+        return Err(gone(io::ErrorKind::UnexpectedEof.into()));
     }
     Ok(serde_json::from_slice(&answer)?)
+}
+
+/// What a view may be called: something that a shell and `/proc/net/unix` show as one word.
+fn check(name: &str) -> io::Result<()> {
+    let plain = |c: char| c.is_alphanumeric() || "-_.:@+".contains(c);
+    if !name.is_empty() && name.len() <= 64 && !name.starts_with('-') && name.chars().all(plain) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("`{name}` cannot be a view's name: it takes up to 64 letters, digits and any of -_.:@+"),
+    ))
 }
 
 pub struct Door {
@@ -66,9 +84,16 @@ pub struct Door {
 }
 
 impl Door {
-    /// `AddrInUse` if a view has that name already.
+    /// `AddrInUse` if a view has that name already, `InvalidInput` if none can have it.
     pub fn open(name: &str) -> io::Result<Door> {
-        let listener = UnixListener::bind_addr(&address(name)?)?;
+        check(name)?;
+        let listener = UnixListener::bind_addr(&address(name)?).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!("a view called `{name}` is running already; choose another name"),
+            ),
+            _ => error,
+        })?;
         listener.set_nonblocking(true)?;
         Ok(Door { listener })
     }
@@ -96,30 +121,31 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// Answers it. The process that has entered the view, if that was the question.
-    pub fn serve(mut self, hv: &Rc<Hypervisor>) -> Option<Tid> {
-        let mut entered = None;
-        let response = match self.question() {
-            Ok(Request::Enter { pid, .. }) => match hv.tracer.borrow_mut().adopt(Tid::from_raw(pid)) {
-                Ok(()) => {
-                    entered = Some(Tid::from_raw(pid));
-                    Response::Done
-                }
-                Err(error) => Response::Failed(error.to_string()),
-            },
-            Ok(request) => simple(hv, request),
-            Err(error) => Response::Failed(format!("unreadable request: {error}")),
-        };
-        // A visitor who has left needs no answer.
-        if let Ok(bytes) = serde_json::to_vec(&response) {
-            let _ = self.stream.write_all(&bytes);
-        }
-        entered
-    }
-
-    fn question(&mut self) -> io::Result<Request> {
+    pub fn question(&mut self) -> io::Result<Request> {
         let mut bytes = Vec::new();
         (&mut self.stream).take(MAX_MESSAGE as u64).read_to_end(&mut bytes)?;
         Ok(serde_json::from_slice(&bytes)?)
+    }
+
+    pub fn answer(mut self, response: &Response) {
+        // A visitor who has left needs no answer.
+        if let Ok(bytes) = serde_json::to_vec(response) {
+            let _ = self.stream.write_all(&bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_words() {
+        for name in ["1234", "ci-job.7", "a:b@c+d", "été"] {
+            assert!(check(name).is_ok(), "{name}");
+        }
+        for name in ["", "a b", "a/b", "-x", "a\nb", &"x".repeat(65)] {
+            assert!(check(name).is_err(), "{name}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::abi::RawCall;
 use crate::dispatch::Copies;
 use crate::dispatch::fifo::Fifo;
 use crate::dispatch::socket::Travelling;
+use crate::door::Door;
 use crate::rt::Timers;
 use crate::task::Task;
 use crate::trace::Trace;
@@ -37,8 +38,8 @@ pub struct Hypervisor {
     pub trace: Trace,
     /// The view's name, for `umvu exec` and `umvu ps`.
     pub name: RefCell<String>,
-    /// The name that it is to have from now on.
-    pub rename: RefCell<Option<String>>,
+    /// Where others knock who want to enter the view or to know of it.
+    pub door: RefCell<Option<Door>>,
     /// Virtual descriptors that were sent and not yet received.
     pub travelling: RefCell<Vec<Travelling>>,
     /// Sockets that were bound on virtual file systems.
@@ -71,6 +72,7 @@ impl Hypervisor {
         mounts: Mounts,
         modules: Vec<Rc<dyn Module>>,
         name: String,
+        door: Option<Door>,
         trace: Trace,
     ) -> std::io::Result<Rc<Hypervisor>> {
         let nowhere = empty_directory()?;
@@ -95,7 +97,7 @@ impl Hypervisor {
             timers: Rc::default(),
             trace,
             name: RefCell::new(name),
-            rename: RefCell::default(),
+            door: RefCell::new(door),
             travelling: RefCell::default(),
             bound: RefCell::default(),
             fifos: RefCell::default(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use fsmodules::api::Errno;
 
+use crate::control::{Request, Response};
 use crate::dispatch::{self, Ctx};
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
@@ -19,6 +20,8 @@ use crate::trap::{Event, Reply, Tid, WaitStatus};
 
 /// A thread whose call the kernel is running for us is looked at again after this.
 const PARK_AGAIN: Duration = Duration::from_millis(10);
+/// What is left when the command has ended, and serves nothing, is asked to end after this.
+const MOMENT: Duration = Duration::from_millis(200);
 /// Between asking the last processes to end and ending them.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -31,21 +34,24 @@ pub struct Session {
     parking: VecDeque<(Duration, Weak<Task>, u64)>,
     closing: Closing,
     grace: Duration,
-    door: Option<Door>,
 }
 
 /// The stages of a session's end.
 enum Closing {
     No,
-    /// File systems are written back and unmounted; their servers end by themselves until then.
-    Grace(Duration),
+    /// File systems are written back and unmounted; their servers end by themselves until then, and whoever else is
+    /// about to end, in a moment.
+    Grace {
+        moment: Duration,
+        until: Duration,
+    },
     /// Everybody has been asked to end.
     Terminated(Duration),
 }
 
 impl Session {
     /// The command has been started as `main`.
-    pub fn new(hv: Rc<Hypervisor>, main: Tid, grace: Duration, door: Option<Door>) -> Session {
+    pub fn new(hv: Rc<Hypervisor>, main: Tid, grace: Duration) -> Session {
         let mut session = Session {
             hv,
             main,
@@ -53,7 +59,6 @@ impl Session {
             parking: VecDeque::new(),
             closing: Closing::No,
             grace,
-            door,
         };
         session.enter(main);
         session
@@ -105,12 +110,15 @@ impl Session {
             sooner(*time);
         }
         match self.closing {
-            Closing::Grace(until) | Closing::Terminated(until) => sooner(until),
+            Closing::Grace { moment, .. } if self.hv.now() < moment => sooner(moment),
+            Closing::Grace { until, .. } | Closing::Terminated(until) => sooner(until),
             Closing::No => {}
         }
         let timeout = deadline.map(|deadline| deadline.saturating_sub(self.hv.now()));
-        let fds: Vec<BorrowedFd<'_>> = self.door.iter().map(|door| door.as_fd()).collect();
+        let door = self.hv.door.borrow();
+        let fds: Vec<BorrowedFd<'_>> = door.iter().map(|door| door.as_fd()).collect();
         let ready = self.hv.tracer.borrow_mut().wait(&fds, timeout);
+        drop(door);
         if ready.contains(&0) {
             self.answer_door();
         }
@@ -124,27 +132,34 @@ impl Session {
     fn pass_on(&mut self, signal: i32) {
         match self.closing {
             Closing::No => send(self.main, signal),
-            Closing::Grace(_) => self.closing = Closing::Grace(self.hv.now()),
+            Closing::Grace { moment, .. } => {
+                let until = self.hv.now();
+                self.closing = Closing::Grace { moment, until };
+            }
             Closing::Terminated(_) => self.closing = Closing::Terminated(self.hv.now()),
         }
     }
 
     fn answer_door(&mut self) {
-        let Some(door) = &self.door else { return };
-        if let Some(visitor) = door.accept()
-            && let Some(tid) = visitor.serve(&self.hv)
-        {
-            self.enter(tid);
-        }
-        if let Some(name) = self.hv.rename.take() {
-            self.rename(name);
-        }
+        let visitor = self.hv.door.borrow().as_ref().and_then(Door::accept);
+        let Some(mut visitor) = visitor else { return };
+        let response = match visitor.question() {
+            Ok(Request::Enter { pid }) => self.admit(Tid::from_raw(pid)),
+            Ok(request) => dispatch::control::simple(&self.hv, request),
+            Err(error) => Response::Failed(format!("unreadable request: {error}")),
+        };
+        visitor.answer(&response);
     }
 
-    fn rename(&mut self, name: String) {
-        if let Ok(door) = Door::open(&name) {
-            self.door = Some(door);
-            self.hv.name.replace(name);
+    /// A process from outside wants to enter the view.
+    fn admit(&mut self, tid: Tid) -> Response {
+        let adopted = self.hv.tracer.borrow_mut().adopt(tid);
+        match adopted {
+            Ok(()) => {
+                self.enter(tid);
+                Response::Done
+            }
+            Err(error) => Response::Failed(error.to_string()),
         }
     }
 
@@ -259,9 +274,11 @@ impl Session {
     /// The command has ended: unmount everything.
     fn close(&mut self) {
         let mounts = self.hv.mounts.visible();
-        let none = mounts.iter().all(|mount| mount.fs().is_none());
-        let until = self.hv.now() + if none { Duration::ZERO } else { self.grace };
-        self.closing = Closing::Grace(until);
+        let now = self.hv.now();
+        self.closing = Closing::Grace {
+            moment: now + MOMENT,
+            until: now + self.grace,
+        };
         let hv = self.hv.clone();
         let quiet = Task::first(self.main, Fs::new(hv.mounts.root_place(), hv.mounts.root_place(), 0o22));
         let cx = Ctx::new(hv.clone(), quiet, crate::abi::RawCall::default());
@@ -287,7 +304,9 @@ impl Session {
         match self.closing {
             _ if nobody => true,
             Closing::No => false,
-            Closing::Grace(until) if self.hv.now() >= until => {
+            Closing::Grace { moment, until }
+                if self.hv.now() >= until || self.hv.now() >= moment && !self.somebody_serves() =>
+            {
                 for task in self.hv.tasks.borrow().values() {
                     send(task.tgid(), libc::SIGTERM);
                 }
@@ -296,8 +315,12 @@ impl Session {
             }
             // Whoever is left ends with umvu, its tracer.
             Closing::Terminated(until) => self.hv.now() >= until,
-            Closing::Grace(_) => false,
+            Closing::Grace { .. } => false,
         }
+    }
+
+    fn somebody_serves(&self) -> bool {
+        self.hv.tasks.borrow().values().any(|task| task.files().serves())
     }
 }
 
@@ -310,7 +333,7 @@ async fn serve(cx: Ctx) {
         Err(errno) => Reply::Error(errno),
     };
     if let Some(shown) = shown {
-        cx.hv.trace.end(&cx, &shown, &reply, cx.hv.now() - begun);
+        cx.hv.trace.end(&cx, shown, &reply, cx.hv.now() - begun);
     }
     cx.task.end_call();
     cx.hv.tracer.borrow_mut().reply(cx.task.tid.get(), reply);

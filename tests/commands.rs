@@ -258,3 +258,244 @@ fn without_tmp_and_with_a_full_disk() {
         "{full:?}"
     );
 }
+
+#[test]
+fn a_view_has_a_name_that_can_be_changed() {
+    let work = Work::new();
+    let seen = stdout(&work.umvu(&[
+        "--name",
+        "first-of-two",
+        "sh",
+        "-c",
+        "vuname; vuname second-of-two; vuname; umvu ps second-of-two | head -1 | cut -d' ' -f 2; \
+         umvu ps first-of-two 2>&1; vuname 'not a word' 2>&1; true",
+    ]));
+    let lines: Vec<&str> = seen.lines().collect();
+    assert_eq!(lines[..3], ["first-of-two", "second-of-two", "second-of-two"]);
+    assert!(lines[3].contains("no view is called `first-of-two`"), "{seen}");
+    assert!(lines[4].contains("cannot be a view's name"), "{seen}");
+}
+
+#[test]
+fn a_name_that_is_taken() {
+    let work = Work::new();
+    let view = work
+        .command("umvu")
+        .args(["--name", "taken-name", "sleep", "1000"])
+        .spawn();
+    let mut view = Running(view.unwrap());
+    soon("the view", || work.umvu(&["ps", "taken-name"]).status.success());
+    let second = work.umvu(&["--name", "taken-name", "true"]);
+    assert_eq!(second.status.code(), Some(125));
+    assert!(text(&second.stderr).contains("running already"), "{second:?}");
+    // However the first ends, its name is free again.
+    view.0.kill().unwrap();
+    view.0.wait().unwrap();
+    assert!(work.umvu(&["--name", "taken-name", "true"]).status.success());
+}
+
+#[test]
+fn modules_are_listed_and_disabled() {
+    let work = Work::new();
+    let seen = stdout(&work.sh(
+        "vu_lsmod | grep -c '^fuse  *on'; vu_rmmod fuse; vu_lsmod | grep -c '^fuse  *off'; \
+         vumount -t fuse umvu-memfs x mnt 2>/dev/null || echo refused; \
+         vu_insmod fuse; vumount -t fuse umvu-memfs x mnt && mountpoint mnt; vu_rmmod nosuchmodule 2>&1; true",
+    ));
+    assert!(
+        seen.starts_with("1\n1\nrefused\nmnt is a mountpoint\n") && seen.contains("no module `nosuchmodule`"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn options_and_values_with_commas() {
+    let work = Work::new();
+    let seen = stdout(
+        &work.sh("vumount -t fuse.umvu-memfs 'a,b c' mnt -r -o allow_other,rw && \
+         grep '^a,b\\\\040c ' /proc/mounts | grep -c 'ro,.*allow_other' && touch mnt/f 2>&1 | sed 's/.*: //'"),
+    );
+    assert_eq!(seen, "1\nRead-only file system\n");
+    let mount = r#"type=fuse.umvu-memfs,"source=a,b",dst=mnt,"o=allow_other,default_permissions",ro"#;
+    let output = work.umvu(&["--mount", mount, "grep", "-c", "^a,b .*ro.*allow_other", "/proc/mounts"]);
+    assert_eq!(stdout(&output), "1\n");
+}
+
+#[test]
+fn several_mounts_in_their_order() {
+    let work = Work::new();
+    let output = work.umvu(&[
+        "--mount",
+        "type=fuse.umvu-memfs,source=lower,target=mnt",
+        "--mount",
+        "type=fuse.umvu-memfs,source=upper,target=mnt",
+        "--mount",
+        "type=bind,source=/etc,target=mnt,readonly",
+        "sh",
+        "-c",
+        "cmp mnt/passwd /etc/passwd && grep ' '$PWD/mnt' ' /proc/mounts | head -2 | cut -d' ' -f1 && vuumount mnt && ! ls mnt/passwd",
+    ]);
+    assert_eq!(stdout(&output), "lower\nupper\n");
+}
+
+#[test]
+fn what_is_left_mounted_is_unmounted_in_the_servers_own_time() {
+    let work = Work::new();
+    let output = work.sh("vumount -t fuse umvu-memfs x mnt -o last_words=$PWD/note; echo data > mnt/f; exit 7");
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    let note = std::fs::read_to_string(work.path().join("note")).unwrap();
+    assert_eq!(note, "ended in its own time\n");
+}
+
+#[test]
+fn a_served_mount_ends_with_its_program_or_a_signal() {
+    let work = Work::new();
+    let serve = || {
+        let mut command = work.command("umvu");
+        command.args(["vumount", "-t", "fuse", "umvu-memfs", "x", "mnt"]);
+        let mut view = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(view.0.stderr.take().unwrap());
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert!(line.contains("is served in view"), "{line}");
+        (view, lines)
+    };
+    let (mut view, mut lines) = serve();
+    let name = view.0.id().to_string();
+    let kill = "kill -9 $(umvu ps $(vuname) | awk '$2 ~ /^umvu-memfs/ { print $1 }')";
+    stdout(&work.umvu(&["exec", &name, "sh", "-c", kill]));
+    assert_eq!(view.0.wait().unwrap().code(), Some(1));
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    assert!(line.contains("killed by signal 9"), "{line}");
+
+    let (mut view, _lines) = serve();
+    Command::new("kill")
+        .args(["-INT", &view.0.id().to_string()])
+        .status()
+        .unwrap();
+    assert_eq!(view.0.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_joined_command_starts_where_it_is_called() {
+    let work = Work::new();
+    let mut view = work.command("umvu");
+    view.args(["--name", "with-directory", "sh", "-c"]);
+    let mut view = Running(
+        view.arg("vumount -t fuse umvu-memfs x mnt; mkdir mnt/inside; exec sleep 1000")
+            .spawn()
+            .unwrap(),
+    );
+    let join = |at: &std::path::Path, words: &[&str]| {
+        let mut command = work.command("umvu");
+        command.args(["exec"]).args(words).current_dir(at).output().unwrap()
+    };
+    let here = work.path();
+    soon("the mount", || {
+        join(here, &["with-directory", "test", "-d", "mnt/inside"])
+            .status
+            .success()
+    });
+    // The directory under the mount is another one than the mount that the view has there.
+    assert_eq!(stdout(&join(&work.mountpoint(), &["with-directory", "ls"])), "inside\n");
+    let shown = stdout(&join(here, &["-w", "mnt/inside", "with-directory", "pwd"]));
+    assert_eq!(shown.trim_end(), work.mountpoint().join("inside").to_str().unwrap());
+    let failed = join(here, &["-w", "missing", "with-directory", "pwd"]);
+    assert_eq!(failed.status.code(), Some(125));
+    assert!(text(&failed.stderr).contains("cannot change to missing"), "{failed:?}");
+    for (words, status) in [
+        (["with-directory", "nosuchcommand"], 127),
+        (["with-directory", "/etc/passwd"], 126),
+    ] {
+        assert_eq!(join(here, &words).status.code(), Some(status));
+    }
+    view.0.kill().unwrap();
+    view.0.wait().unwrap();
+}
+
+#[test]
+fn ps_tells_what_processes_wait_in() {
+    let work = Work::new();
+    let seen = stdout(&work.sh(
+        "umvu-memfs memory mnt & server=$!; until mountpoint -q mnt; do sleep 0.05; done; kill -STOP $server; \
+         cat mnt/file & sleep 0.5; umvu ps $(vuname); kill -CONT $server; wait $!; true",
+    ));
+    assert!(
+        seen.contains("cat, waits in openat(AT_FDCWD, \"mnt/file\", O_RDONLY"),
+        "{seen}"
+    );
+    assert!(seen.contains("memory on ") && seen.contains("type fuse "), "{seen}");
+}
+
+#[test]
+fn the_trace_is_switched_while_the_view_runs() {
+    let work = Work::new();
+    stdout(&work.sh(
+        "vumount -t fuse umvu-memfs x mnt; vudebug call,fuse -o trace; echo hello > mnt/f; cat mnt/f; vudebug off; ls mnt; \
+         vudebug nonsense && exit 1; mkfifo pipe; vudebug call -o pipe && exit 2; true",
+    ));
+    let trace = std::fs::read_to_string(work.path().join("trace")).unwrap();
+    let has = |words: &[&str]| trace.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    for words in [
+        &[
+            "sh] openat(AT_FDCWD, \"mnt/f\", O_WRONLY|O_CREAT|O_TRUNC, 0666) = ",
+            " fuse:/",
+            "/mnt  ",
+            "CREATE",
+            "us",
+        ][..],
+        &["sh] write(1, \"hello\\n\", 6) = 6  fuse:/", "WRITE", "us"],
+        &["cat] openat(AT_FDCWD, \"mnt/f\", O_RDONLY) = ", "OPEN", "us"],
+        &["cat] read(", ", \"hello\\n\", ", ") = 6  fuse:/"],
+        &["fuser-0] read(768, ", "device:/dev/fuse"],
+    ] {
+        assert!(has(words), "{words:?} in\n{trace}");
+    }
+    assert!(!has(&["ls] "]), "{trace}");
+}
+
+#[test]
+fn umvus_own_fusermount_unmounts_what_a_dead_server_leaves() {
+    let work = Work::new();
+    // It stands before the host's in PATH.
+    let seen = stdout(&work.sh(
+        "mkdir bin; ln -s $(command -v umvu) bin/fusermount3; PATH=$PWD/bin:$PATH; fusermount3 -V; \
+         umvu-memfs -o auto_unmount,allow_other x mnt & until mountpoint -q mnt; do sleep 0.05; done; ls mnt; \
+         kill -9 $!; wait $! 2>/dev/null; for i in $(seq 100); do mountpoint -q mnt || break; sleep 0.1; done; \
+         grep -c $PWD/mnt /proc/mounts; \
+         umvu-memfs x mnt & until mountpoint -q mnt; do sleep 0.05; done; fusermount3 -u mnt && wait $! && ls mnt",
+    ));
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(lines[0].contains("umvu") && lines[1..] == ["0"], "{seen}");
+}
+
+/// A view from a pseudo-terminal: window size, Ctrl-C, Ctrl-Z and fg, the end of input, job control.
+fn at_a_terminal(how: &str) {
+    let work = Work::new();
+    let script = include_str!("terminal.py");
+    let mut command = work.command("timeout");
+    let output = command.args(["-k", "5", "120", "python3", "-c", script, how]).output();
+    assert_eq!(stdout(&output.unwrap()), "all seen\n");
+}
+
+#[test]
+fn a_view_has_the_terminal() {
+    at_a_terminal("run");
+}
+
+#[test]
+fn a_joined_command_has_its_own_terminal() {
+    at_a_terminal("join");
+}
+
+#[test]
+fn who_serves_has_time_to_end_and_others_are_not_waited_for() {
+    let work = Work::new();
+    let start = Instant::now();
+    let output = work.sh("vumount -t fuse umvu-memfs x mnt -o last_words=$PWD/note; sleep 1000 & vuumount mnt");
+    assert!(output.status.success(), "{output:?}");
+    // The server is unmounted already when the command ends, and then it ends within its time, not the sleeper's.
+    assert!(work.path().join("note").exists());
+    assert!(start.elapsed() < Duration::from_secs(8), "nobody waits for the sleeper");
+}

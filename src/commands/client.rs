@@ -1,6 +1,6 @@
 //! How commands reach the hypervisor of the view they run in.
 
-use crate::control::{Request, Response};
+use crate::control::{Description, Request, Response};
 use crate::trap;
 
 use super::Failure;
@@ -19,6 +19,14 @@ pub fn ask(request: &Request) -> Result<Response, Failure> {
         }
         Ok(None) => Err(Failure::with(1, "not in a view; run it inside one: umvu COMMAND")),
         Err(errno) => Err(Failure::with(1, format!("the view refused: {errno}"))),
+    }
+}
+
+/// The view that this process runs in.
+pub fn describe() -> Result<Description, Failure> {
+    match ask(&Request::Describe)? {
+        Response::View(view) => Ok(view),
+        _ => Err(Failure::with(1, "the view gave a strange answer")),
     }
 }
 

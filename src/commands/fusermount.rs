@@ -14,8 +14,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
+use crate::control::io_text;
+
 use super::inherited;
-use super::vumount::io_text;
+use super::vumount::is_dead;
 
 #[derive(Default)]
 struct Options {
@@ -193,8 +195,8 @@ fn wait_and_unmount(socket: OwnedFd, mountpoint: &Path) -> Result<(), String> {
             Err(_) => break,
         }
     }
-    let dead = matches!(rustix::fs::stat(mountpoint), Err(rustix::io::Errno::NOTCONN));
-    if dead {
+    if is_dead(mountpoint) {
+        // Somebody else may have been faster.
         let _ = rustix::mount::unmount(mountpoint, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     }
     Ok(())

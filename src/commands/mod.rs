@@ -9,14 +9,19 @@ mod mountspec;
 mod ps;
 mod root;
 mod run;
+mod start;
+mod support;
 mod user;
 mod vumount;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::control::io_text;
 
 /// Names under which umvu is found inside a view, and what they stand for.
 pub const APPLETS: [&str; 10] = [
@@ -67,9 +72,10 @@ enum Command {
     Vuname(modules::Name),
     Vusu(user::Su),
     Vudebug(modules::Debug),
-    /// Mounts what --mount asked for, from inside the view, then becomes the command.
+    Support(support::Support),
+    /// Mounts what was asked for, from inside the view, then becomes the command.
     #[command(name = "__start", hide = true)]
-    Start(run::Start),
+    Start(start::Start),
 }
 
 /// Does what the arguments say.
@@ -87,9 +93,12 @@ pub fn main(mut args: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // clap's own words: help and version go to stdout with success, complaints to stderr.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { FAILURE } else { 0 });
+            if !error.use_stderr() {
+                // Help or version.
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            return complain(name.as_deref(), &Failure::new(first_words(&error)));
         }
     };
     let result = match cli.command {
@@ -104,14 +113,42 @@ pub fn main(mut args: Vec<OsString>) -> ExitCode {
         Some(Command::Vuname(command)) => command.run(),
         Some(Command::Vusu(command)) => command.run(),
         Some(Command::Vudebug(command)) => command.run(),
+        Some(Command::Support(command)) => command.run(),
         Some(Command::Start(command)) => command.run(),
     };
     match result {
         Ok(status) => ExitCode::from(status),
-        Err(failure) => {
-            eprintln!("{}: {}", name.as_deref().unwrap_or("umvu"), failure.message);
-            ExitCode::from(failure.status)
+        Err(failure) => complain(name.as_deref(), &failure),
+    }
+}
+
+fn complain(name: Option<&str>, failure: &Failure) -> ExitCode {
+    say(&format!("{}: {}", name.unwrap_or("umvu"), failure.message));
+    ExitCode::from(failure.status)
+}
+
+/// What is wrong with the arguments, without clap's hints, in one line.
+fn first_words(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    let line = words.join(" ");
+    format!("{} (see --help)", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+/// A line on stderr. One that cannot be written changes nothing.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// The result of a command: text on stdout. A reader who has seen enough is no failure.
+fn print(text: &str) -> Outcome {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::with(1, format!("cannot write: {}", io_text(&error))))
         }
+        _ => Ok(0),
     }
 }
 

@@ -2,17 +2,10 @@
 
 use clap::Args;
 
-use crate::control::{Description, Request, Response};
+use crate::control::{ModuleLine, Request, io_text};
 
-use super::client::{ask, order};
-use super::{Failure, Outcome};
-
-fn describe() -> Result<Description, Failure> {
-    match ask(&Request::Describe)? {
-        Response::View(view) => Ok(view),
-        _ => Err(Failure::with(1, "the view gave a strange answer")),
-    }
-}
+use super::client::{describe, order};
+use super::{Failure, Outcome, print};
 
 /// List the modules of this view.
 #[derive(Args)]
@@ -20,11 +13,11 @@ pub struct Lsmod {}
 
 impl Lsmod {
     pub fn run(self) -> Outcome {
-        for module in describe()?.modules {
+        let line = |module: ModuleLine| {
             let state = if module.enabled { "on" } else { "off" };
-            println!("{:<10} {state:<4} {}", module.name, module.summary);
-        }
-        Ok(0)
+            format!("{:<10} {state:<4} {}\n", module.name, module.summary)
+        };
+        print(&describe()?.modules.into_iter().map(line).collect::<String>())
     }
 }
 
@@ -68,10 +61,7 @@ impl Name {
     pub fn run(self) -> Outcome {
         match self.name {
             Some(name) => order(&Request::Rename { name }),
-            None => {
-                println!("{}", describe()?.name);
-                Ok(0)
-            }
+            None => print(&format!("{}\n", describe()?.name)),
         }
     }
 }
@@ -81,7 +71,7 @@ impl Name {
 pub struct Debug {
     /// What to trace: `call`, `fuse`, both separated by a comma, or `off`
     what: String,
-    /// Where to: a file, or umvu's stderr
+    /// Where to: a file of the host, or else umvu's stderr
     #[arg(short, long)]
     output: Option<String>,
 }
@@ -89,9 +79,11 @@ pub struct Debug {
 impl Debug {
     pub fn run(self) -> Outcome {
         let what = (self.what != "off").then_some(self.what);
+        let file = self.output.map(std::path::absolute).transpose();
+        let file = file.map_err(|e| Failure::with(1, format!("the file for the trace: {}", io_text(&e))))?;
         order(&Request::Trace {
             what,
-            file: self.output,
+            file: file.map(|path| path.to_string_lossy().into_owned()),
         })
     }
 }

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rustix::mount::mount_bind;
 
-use crate::control::Request;
+use crate::control::{Request, io_text};
 
 use super::mountspec::MountSpec;
-use super::vumount::io_text;
 use super::{Failure, client};
 
 /// What a tree shows of the host unless it is asked not to.

@@ -1,6 +1,7 @@
 //! `umvu CMD`: a new view, from its first program to its end.
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use fsmodules::api::Module;
 
+use crate::control::io_text;
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
 use crate::session::Session;
@@ -17,10 +19,9 @@ use crate::trap::{self, Engine, SpawnSpec, Tracer, WaitStatus};
 use crate::view::Mounts;
 
 use super::mountspec::MountSpec;
-use super::root::{self, RootArgs};
+use super::root::RootArgs;
 use super::user::UserArgs;
-use super::vumount::{io_text, mount};
-use super::{APPLETS, Failure, Outcome};
+use super::{APPLETS, Failure, Outcome, client};
 
 #[derive(Args)]
 pub struct Run {
@@ -42,7 +43,7 @@ pub struct Run {
     #[arg(long, value_name = "ENGINE", default_value = "auto", env = "UMVU_ENGINE")]
     engine: Engine,
     /// How long filesystems may take to end after the command
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=86_400))]
     grace: u64,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, value_name = "CMD")]
@@ -54,41 +55,43 @@ impl Run {
         if self.command.is_empty() {
             return Err(Failure::new("no command given; umvu --help shows how to use it"));
         }
+        if let Ok(view) = client::describe() {
+            return Err(Failure::new(format!(
+                "this is view {} already, and views do not nest: mount in it (vumount), and run the command as it is",
+                view.name
+            )));
+        }
         let status = if self.mount.is_empty() && self.root.root.is_none() && self.user.is_empty() {
             let program = look_up(&self.command[0])?;
-            self.start(&program, None)?
+            self.start(&program)?
         } else {
             let program = own_path()?;
-            let mut argv: Vec<OsString> = vec!["umvu".into(), "__start".into()];
-            for spec in &self.mount {
-                argv.extend(["--mount".into(), spec.to_words().into()]);
-            }
+            let mut argv = start_words(&self.mount)?;
             argv.extend(self.root.to_words());
             argv.extend(self.user.to_words());
             argv.push("--".into());
             argv.append(&mut self.command);
             self.command = argv;
-            self.start(&program, None)?
+            self.start(&program)?
         };
         Ok(exit_status(status))
     }
 
-    fn start(&self, program: &Path, announce: Option<&str>) -> Result<WaitStatus, Failure> {
+    fn start(&self, program: &Path) -> Result<WaitStatus, Failure> {
         let trace = Trace::default();
         if let Some(wanted) = &self.trace {
             let (what, file) = wanted
                 .split_once(':')
                 .map_or((wanted.as_str(), None), |(what, file)| (what, Some(file)));
             let what = if what.is_empty() { "call,fuse" } else { what };
-            trace.switch(Some(what), file).map_err(Failure::new)?;
+            let switched = trace.switch(Some(what), file);
+            switched.map_err(|message| Failure::new(format!("--trace: {message}")))?;
         }
         let name = self.name.clone().unwrap_or_else(|| std::process::id().to_string());
         let door = match Door::open(&name) {
             Ok(door) => Some(door),
-            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
-                return Err(Failure::new(format!(
-                    "a view called `{name}` is running already; choose another --name"
-                )));
+            Err(e) if matches!(e.kind(), ErrorKind::AddrInUse | ErrorKind::InvalidInput) => {
+                return Err(Failure::new(e.to_string()));
             }
             // A host without abstract sockets: the view works, only nobody can join it.
             Err(_) => None,
@@ -106,20 +109,22 @@ impl Run {
         let modules = modules();
         let mounts = Mounts::new();
         fit_out(&mounts, &modules);
-        let hv = Hypervisor::new(tracer, mounts, modules, name.clone(), trace)
+        let hv = Hypervisor::new(tracer, mounts, modules, name, door, trace)
             .map_err(|e| Failure::new(format!("cannot start: {}", io_text(&e))))?;
-        if let Some(line) = announce {
-            eprintln!("umvu: {}", line.replace("NAME", &name));
-        }
-        Ok(Session::new(hv, main, Duration::from_secs(self.grace), door).run())
+        Ok(Session::new(hv, main, Duration::from_secs(self.grace)).run())
     }
+}
+
+/// The command line of a view's first program that mounts before anything else.
+fn start_words(mounts: &[MountSpec]) -> Result<Vec<OsString>, Failure> {
+    let mounts = serde_json::to_string(mounts).map_err(|e| Failure::new(e.to_string()))?;
+    Ok(["umvu", "__start", &mounts].map(OsString::from).to_vec())
 }
 
 /// `umvu vumount …` outside a view: serves it until it is unmounted or interrupted.
 pub fn serve(spec: MountSpec, name: Option<String>) -> Outcome {
-    let argv = ["umvu", "__start", "--serve", "--mount", &spec.to_words()]
-        .map(OsString::from)
-        .to_vec();
+    let mut command = start_words(&[spec])?;
+    command.push("--serve".into());
     let run = Run {
         mount: Vec::new(),
         root: RootArgs::default(),
@@ -128,13 +133,9 @@ pub fn serve(spec: MountSpec, name: Option<String>) -> Outcome {
         trace: None,
         engine: Engine::default(),
         grace: 10,
-        command: argv,
+        command,
     };
-    let line = format!(
-        "serving {} in view NAME; join it with: umvu exec NAME COMMAND",
-        spec.target
-    );
-    Ok(exit_status(run.start(&own_path()?, Some(&line))?))
+    Ok(exit_status(run.start(&own_path()?)?))
 }
 
 fn cannot_run(command: &str, error: &trap::SpawnError) -> Failure {
@@ -212,107 +213,5 @@ fn exit_status(status: WaitStatus) -> u8 {
     match status {
         WaitStatus::Exited(code) => code as u8,
         WaitStatus::Signaled(signal) => (128 + signal) as u8,
-    }
-}
-
-/// Mounts by a child of its own, so that the server is not a child of the command, which may wait for all that it has.
-fn mount_apart(spec: &MountSpec) -> Result<bool, Failure> {
-    let own = |e: std::io::Error| Failure::new(format!("cannot run umvu itself: {}", io_text(&e)));
-    let program = std::env::current_exe().map_err(own)?;
-    let mut command = std::process::Command::new(program);
-    command.args(["__start", "--mount", &spec.to_words()]);
-    command.status().map(|status| status.success()).map_err(own)
-}
-
-/// The first program of a view with `--mount`, `--root` or another user: mounts, then becomes the command.
-#[derive(Args)]
-pub struct Start {
-    #[arg(long)]
-    mount: Vec<MountSpec>,
-    #[command(flatten)]
-    root: RootArgs,
-    #[command(flatten)]
-    user: UserArgs,
-    /// There is no command: stay until what was mounted is unmounted.
-    #[arg(long)]
-    serve: bool,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<OsString>,
-}
-
-impl Start {
-    pub fn run(self) -> Outcome {
-        use std::os::unix::process::CommandExt;
-        let at_root = |spec: &&MountSpec| spec.target == "/";
-        let mut tree = self.root.clone();
-        // An overlay at "/" is a tree by itself.
-        let layer = self.mount.iter().find(at_root).and_then(MountSpec::first_layer);
-        tree.root = tree.root.or(layer.map(PathBuf::from));
-        let root = tree.prepare()?;
-        let environment = self.user.apply(root.as_deref())?;
-        let mounted = |spec: &MountSpec| {
-            let placed = root::placed(root.as_deref(), spec.clone());
-            if !self.command.is_empty() {
-                return mount_apart(&placed);
-            }
-            mount(&placed).map_err(|failure| Failure {
-                status: super::FAILURE,
-                ..failure
-            })?;
-            Ok(true)
-        };
-        // Where one fails, it has said why.
-        for spec in self.mount.iter().filter(at_root) {
-            if !mounted(spec)? {
-                return Ok(super::FAILURE);
-            }
-        }
-        if let Some(root) = &root {
-            tree.show_host(root)?;
-        }
-        for spec in self.mount.iter().filter(|spec| !at_root(spec)) {
-            if !mounted(spec)? {
-                return Ok(super::FAILURE);
-            }
-        }
-        if let Some(root) = &root {
-            root::enter(root)?;
-        }
-        if self.serve {
-            return stay(&self.mount);
-        }
-        let Some((program, args)) = self.command.split_first() else {
-            return Ok(0);
-        };
-        let error = std::process::Command::new(program).args(args).envs(environment).exec();
-        let status = if error.kind() == std::io::ErrorKind::NotFound {
-            127
-        } else {
-            126
-        };
-        Err(Failure::with(
-            status,
-            format!("cannot run {}: {}", program.to_string_lossy(), io_text(&error)),
-        ))
-    }
-}
-
-/// Waits until none of the targets is a mountpoint any more.
-fn stay(specs: &[MountSpec]) -> Outcome {
-    let targets: Vec<String> = specs
-        .iter()
-        .filter_map(|spec| std::path::absolute(&spec.target).ok())
-        .map(|path| path.to_string_lossy().into_owned())
-        .collect();
-    loop {
-        std::thread::sleep(Duration::from_millis(200));
-        match super::client::ask(&crate::control::Request::Describe)? {
-            crate::control::Response::View(view) => {
-                if !view.mounts.iter().any(|mount| targets.contains(&mount.target)) {
-                    return Ok(0);
-                }
-            }
-            _ => return Ok(0),
-        }
     }
 }

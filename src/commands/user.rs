@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::control::{FileIds, Request};
+use crate::control::{FileIds, Request, io_text};
 
-use super::vumount::io_text;
 use super::{Failure, Outcome, client};
 
 #[derive(Args, Clone, Default)]

@@ -2,15 +2,15 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::control::{Request, Response};
+use crate::control::{Request, Response, io_text};
 
 use super::mountspec::MountSpec;
 use super::{Failure, Outcome, client, run};
@@ -53,7 +53,8 @@ impl Mount {
         let name = self.name.clone();
         let spec = self.spec()?;
         if client::in_view() {
-            mount(&spec)
+            mount(&spec, Messages::Kept)?;
+            Ok(0)
         } else {
             run::serve(spec, name)
         }
@@ -61,18 +62,15 @@ impl Mount {
 
     fn spec(self) -> Result<MountSpec, Failure> {
         let kind = if self.bind { "bind".to_owned() } else { self.kind };
+        let usage = |words| Failure::with(1, format!("-t {kind} takes {words}"));
         let mut words = self.words.into_iter();
         let program = if kind == "fuse" { words.next() } else { None };
         let rest: Vec<String> = words.collect();
         let (source, target) = match rest.as_slice() {
-            [target] if kind != "bind" => (None, target.clone()),
+            [target] if kind.starts_with("fuse.") => (None, target.clone()),
             [source, target] => (Some(source.clone()), target.clone()),
-            _ => {
-                return Err(Failure::with(
-                    1,
-                    "usage: vumount -t fuse PROGRAM SOURCE MOUNTPOINT [-o OPTIONS]",
-                ));
-            }
+            _ if kind == "fuse" => return Err(usage("PROGRAM SOURCE MOUNTPOINT")),
+            _ => return Err(usage("SOURCE MOUNTPOINT")),
         };
         let spec = MountSpec {
             kind,
@@ -82,60 +80,90 @@ impl Mount {
             readonly: self.readonly,
             options: self.options,
         };
-        spec.to_words().parse().map_err(|e: String| Failure::with(1, e))
+        spec.check().map_err(|message| Failure::with(1, message))?;
+        Ok(spec)
     }
 }
 
+/// A mount that answers.
+pub struct Mounted {
+    pub target: PathBuf,
+    /// The program that serves it, unless it has gone into the background by itself.
+    pub server: Option<Child>,
+}
+
+/// Where the messages of a program go that serves a mount.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Messages {
+    /// To the terminal.
+    Shown,
+    /// To nobody once it has mounted: nothing that reads the caller's output must wait for it to end.
+    Kept,
+}
+
 /// Mounts in the view that this process runs in; returns when the file system answers.
-pub fn mount(spec: &MountSpec) -> Outcome {
+pub fn mount(spec: &MountSpec, messages: Messages) -> Result<Mounted, Failure> {
     let target = mountpoint(&spec.target)?;
     if spec.kind == "bind" {
-        return bind(spec, &target);
+        bind(spec, &target)?;
+        return Ok(Mounted { target, server: None });
     }
     if spec.kind == "overlay" {
-        return overlay(spec, &target);
+        overlay(spec, &target)?;
+        return Ok(Mounted { target, server: None });
     }
-    let program = match spec.kind.strip_prefix("fuse.") {
-        Some(name) => name.to_owned(),
-        None => spec.program.clone().unwrap_or_default(),
+    let program = spec.program();
+    let above = mounted_at(&target)?;
+    let mut log = match messages {
+        Messages::Kept => Some(scratch_file()?),
+        Messages::Shown => None,
     };
-    let mut log = scratch_file()?;
-    let mut child = start(&program, spec, &target, &log)?;
-    match wait_for_mount(&mut child, &target) {
+    let mut child = start(program, spec, &target, log.as_ref())?;
+    let result = wait_for_mount(&mut child, &target, above);
+    // The program's own words say it best; ours come after.
+    log.iter_mut().for_each(show);
+    match result {
         Ok(()) => {
-            show(&mut log);
-            Ok(0)
+            let server = matches!(child.try_wait(), Ok(None)).then_some(child);
+            Ok(Mounted { target, server })
         }
         Err(reason) => {
-            // Its own words say it best; ours come after.
-            show(&mut log);
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(Failure::with(
-                1,
-                format!("{program} did not mount {}: {reason}", target.display()),
-            ))
+            give_up(child, &target, above);
+            let target = target.display();
+            Err(Failure::with(1, format!("{program} did not mount {target}: {reason}")))
         }
+    }
+}
+
+/// How many file systems are mounted there, one over the other.
+fn mounted_at(target: &Path) -> Result<usize, Failure> {
+    let mounts = client::describe()?.mounts;
+    Ok(mounts.iter().filter(|mount| Path::new(&mount.target) == target).count())
+}
+
+/// Ends a program that has not mounted, or whose file system does not answer.
+fn give_up(mut child: Child, target: &Path, above: usize) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    // Whatever is gone by now, needs no ending.
+    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let _ = child.wait();
+    if mounted_at(target).is_ok_and(|count| count > above) {
+        let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
     }
 }
 
 fn mountpoint(target: &str) -> Result<PathBuf, Failure> {
-    match std::fs::metadata(target) {
-        Ok(_) => std::path::absolute(target).map_err(|e| Failure::with(1, format!("{target}: {e}"))),
-        Err(e) => Err(Failure::with(
-            1,
-            format!("mountpoint {target}: {}; create it first", io_text(&e)),
-        )),
-    }
+    std::fs::canonicalize(target).map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::NotFound => "; create it first",
+            ErrorKind::NotConnected => "; unmount it first",
+            _ => "",
+        };
+        Failure::with(1, format!("mountpoint {target}: {}{hint}", io_text(&error)))
+    })
 }
 
-/// An error without Rust's "(os error 2)".
-pub fn io_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
-}
-
-fn bind(spec: &MountSpec, target: &Path) -> Outcome {
+fn bind(spec: &MountSpec, target: &Path) -> Result<(), Failure> {
     use rustix::mount::{MountFlags, mount_bind, mount_remount};
     let source = spec.source.as_deref().unwrap_or_default();
     let failed = |e: rustix::io::Errno| {
@@ -148,10 +176,10 @@ fn bind(spec: &MountSpec, target: &Path) -> Outcome {
     if spec.readonly {
         mount_remount(target, MountFlags::BIND | MountFlags::RDONLY, "").map_err(failed)?;
     }
-    Ok(0)
+    Ok(())
 }
 
-fn overlay(spec: &MountSpec, target: &Path) -> Outcome {
+fn overlay(spec: &MountSpec, target: &Path) -> Result<(), Failure> {
     use rustix::mount::MountFlags;
     let mut flags = MountFlags::empty();
     flags.set(MountFlags::RDONLY, spec.readonly);
@@ -165,18 +193,18 @@ fn overlay(spec: &MountSpec, target: &Path) -> Outcome {
         };
         Failure::with(1, format!("cannot mount an overlay on {}: {why}", target.display()))
     })?;
-    Ok(0)
+    Ok(())
 }
 
 /// A file without a name for what the program says until it has mounted: nothing stays behind, and it never blocks.
 fn scratch_file() -> Result<File, Failure> {
     let fd = rustix::fs::memfd_create("vumount-log", rustix::fs::MemfdFlags::CLOEXEC);
     fd.map(File::from)
-        .map_err(|e| Failure::new(format!("no memory for the program's messages: {e}")))
+        .map_err(|e| Failure::new(format!("no memory for the program's messages: {}", io_text(&e.into()))))
 }
 
 /// Runs the program as mount(8)'s helpers do: PROGRAM SOURCE MOUNTPOINT -o OPTIONS.
-fn start(program: &str, spec: &MountSpec, target: &Path, log: &File) -> Result<Child, Failure> {
+fn start(program: &str, spec: &MountSpec, target: &Path, log: Option<&File>) -> Result<Child, Failure> {
     let mut options = spec.options.clone();
     if spec.readonly {
         options.push("ro".into());
@@ -186,13 +214,14 @@ fn start(program: &str, spec: &MountSpec, target: &Path, log: &File) -> Result<C
     if !options.is_empty() {
         args.extend(["-o".into(), options.join(",").into()]);
     }
-    let own = |e: std::io::Error| Failure::new(format!("cannot share the log: {e}"));
+    let own = |e: std::io::Error| Failure::new(format!("cannot share the log: {}", io_text(&e)));
     let mut command = Command::new(program);
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().map_err(own)?)
-        .stderr(log.try_clone().map_err(own)?);
+    command.args(args).stdin(Stdio::null());
+    if let Some(log) = log {
+        command
+            .stdout(log.try_clone().map_err(own)?)
+            .stderr(log.try_clone().map_err(own)?);
+    }
     // A process group of its own: Ctrl-C in the terminal is for the command that uses the mount.
     command.process_group(0);
     command.spawn().map_err(|e| {
@@ -206,12 +235,12 @@ fn start(program: &str, spec: &MountSpec, target: &Path, log: &File) -> Result<C
 }
 
 /// Waits until the mountpoint answers, or the program has ended without mounting.
-fn wait_for_mount(child: &mut Child, target: &Path) -> Result<(), String> {
+fn wait_for_mount(child: &mut Child, target: &Path, above: usize) -> Result<(), String> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let path = target.to_string_lossy().into_owned();
     let mounted = sender.clone();
     std::thread::spawn(move || {
-        let answer = client::ask(&Request::Await { target: path });
+        let answer = client::ask(&Request::Await { target: path, above });
         let _ = mounted.send(match answer {
             Ok(Response::Failed(message)) => Err(message),
             Ok(_) => Ok(()),
@@ -234,18 +263,26 @@ fn wait_for_mount(child: &mut Child, target: &Path) -> Result<(), String> {
         }
         match child.try_wait() {
             Ok(Some(status)) if status.success() => ended = Some("it ended and left nothing mounted".to_owned()),
-            Ok(Some(status)) => {
-                return Err(match (status.code(), status.signal()) {
-                    (Some(code), _) => format!("it ended with status {code}"),
-                    (_, Some(signal)) => format!("it was killed by signal {signal}"),
-                    _ => "it ended".into(),
-                });
-            }
+            Ok(Some(status)) => return Err(ending(status)),
             _ => {}
         }
         if std::time::Instant::now() > deadline {
             return Err(format!("no answer within {} seconds", PATIENCE.as_secs()));
         }
+    }
+}
+
+/// Is something mounted there whose server is gone? (A stat could be answered from what is cached.)
+pub fn is_dead(mountpoint: &Path) -> bool {
+    rustix::fs::statfs(mountpoint).is_err_and(|errno| errno == rustix::io::Errno::NOTCONN)
+}
+
+/// How a program ended.
+pub fn ending(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it ended with status {code}"),
+        (_, Some(signal)) => format!("it was killed by signal {signal}"),
+        _ => "it ended".into(),
     }
 }
 

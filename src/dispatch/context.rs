@@ -140,7 +140,7 @@ pub struct Ctx {
     ids: OnceCell<Rc<Ids>>,
     /// Requests that modules sent for it.
     pub requests: RefCell<Vec<&'static str>>,
-    /// The mount that answered, for the trace.
+    /// The mount that answered, with its type, for the trace.
     pub answered_by: RefCell<Option<String>>,
 }
 
@@ -420,7 +420,10 @@ impl Ctx {
     /// Remembers, for the trace, whose answer this is.
     pub fn answered(&self, place: &VirtualPlace) {
         if self.hv.trace.is_on() && self.answered_by.borrow().is_none() {
-            self.answered_by.replace(Some(place.mount.label()));
+            let kind = Some(place.mount.describe().fstype).filter(|kind| !kind.is_empty());
+            let kind = kind.unwrap_or_else(|| "device".into());
+            self.answered_by
+                .replace(Some(format!("{kind}:{}", place.mount.label())));
         }
     }
 

@@ -1,10 +1,17 @@
 //! umvu's own calls: what `vumount`, `vu_lsmod`, `umvu ps` and the others ask.
 
+use std::rc::Rc;
+
 use fsmodules::api::Errno;
 use fsmodules::ids::{Creds, IdMap, Owners};
 
 use crate::control::{Description, FileIds, MAX_MESSAGE, ModuleLine, MountLine, ProcessLine, Request, Response};
-use crate::trap::Reply;
+use crate::door::Door;
+use crate::hypervisor::Hypervisor;
+use crate::table;
+use crate::task::Task;
+use crate::trace;
+use crate::trap::{Reply, Tid};
 use crate::view::{Place, WalkFlags};
 
 use super::Ctx;
@@ -29,11 +36,15 @@ pub async fn call(cx: &Ctx) -> Result<Reply, Errno> {
 
 async fn serve(cx: &Ctx, request: Request) -> Result<Response, Errno> {
     match request {
-        Request::Await { target } => Ok(match answering(cx, target.as_bytes()).await {
+        Request::Await { target, above } => Ok(match answering(cx, target.as_bytes(), above).await {
             Ok(()) => Response::Done,
             Err(Errno::ERESTARTSYS) => return Err(Errno::EINTR),
             Err(errno) => Response::Failed(errno.to_string()),
         }),
+        Request::AwaitEnd { target } => {
+            unmounted(cx, target.as_bytes()).await?;
+            Ok(Response::Done)
+        }
         Request::KeepRoot => {
             cx.hv.mounts.set_root(cx.task.fs().root.borrow().clone());
             Ok(Response::Done)
@@ -85,12 +96,20 @@ fn see_files(cx: &Ctx, uid: u32, gid: u32, files: &FileIds) -> Result<(), String
     Ok(())
 }
 
-/// Waits until the file system at a path answers.
-async fn answering(cx: &Ctx, target: &[u8]) -> Result<(), Errno> {
+/// How many file systems are mounted at a path, one over the other.
+fn mounted(hv: &Hypervisor, target: &[u8]) -> usize {
+    let mounts = hv.mounts.visible();
+    let here = mounts.iter().filter(|mount| hv.mounts.mountpoint_path(mount) == target);
+    here.count()
+}
+
+/// Waits until a file system that is mounted at a path above others answers.
+async fn answering(cx: &Ctx, target: &[u8], above: usize) -> Result<(), Errno> {
     loop {
         let changed = cx.hv.mounts.changes();
         let flags = WalkFlags::FOLLOW | WalkFlags::NO_CROSSING_CHECK;
-        if let Ok(found) = cx.walk(CWD, target, flags).await
+        if mounted(&cx.hv, target) > above
+            && let Ok(found) = cx.walk(CWD, target, flags).await
             && let Some(Place::Virtual(place)) = found.place
             && place.dentry.is_root()
             && let Some(fs) = place.mount.fs()
@@ -101,8 +120,19 @@ async fn answering(cx: &Ctx, target: &[u8]) -> Result<(), Errno> {
     }
 }
 
+/// Waits until nothing is mounted at a path any more.
+async fn unmounted(cx: &Ctx, target: &[u8]) -> Result<(), Errno> {
+    loop {
+        let changed = cx.hv.mounts.changes();
+        if mounted(&cx.hv, target) == 0 {
+            return Ok(());
+        }
+        cx.until(cx.hv.mounts.changed(changed)).await?;
+    }
+}
+
 /// The requests that need no caller.
-pub fn simple(hv: &crate::hypervisor::Hypervisor, request: Request) -> Response {
+pub fn simple(hv: &Rc<Hypervisor>, request: Request) -> Response {
     match request {
         Request::Describe => Response::View(describe(hv)),
         Request::Module { name, enabled } => match hv.modules.iter().find(|m| m.module.name() == name) {
@@ -112,21 +142,29 @@ pub fn simple(hv: &crate::hypervisor::Hypervisor, request: Request) -> Response 
             }
             None => Response::Failed(format!("no module `{name}`; vu_lsmod lists them")),
         },
-        Request::Rename { name } => {
-            hv.rename.replace(Some(name));
-            Response::Done
-        }
+        Request::Rename { name } if *hv.name.borrow() == name => Response::Done,
+        Request::Rename { name } => match Door::open(&name) {
+            Ok(door) => {
+                hv.door.replace(Some(door));
+                hv.name.replace(name);
+                Response::Done
+            }
+            Err(error) => Response::Failed(error.to_string()),
+        },
         Request::Trace { what, file } => match hv.trace.switch(what.as_deref(), file.as_deref()) {
             Ok(()) => Response::Done,
             Err(error) => Response::Failed(error),
         },
-        Request::Await { .. } | Request::KeepRoot | Request::Become { .. } | Request::Join | Request::Enter { .. } => {
-            Response::Failed("not possible from here".into())
-        }
+        Request::Await { .. }
+        | Request::AwaitEnd { .. }
+        | Request::KeepRoot
+        | Request::Become { .. }
+        | Request::Join
+        | Request::Enter { .. } => Response::Failed("not possible from here".into()),
     }
 }
 
-fn describe(hv: &crate::hypervisor::Hypervisor) -> Description {
+fn describe(hv: &Rc<Hypervisor>) -> Description {
     let mounts = hv.mounts.visible().into_iter().map(|mount| {
         let shown = mount.describe();
         MountLine {
@@ -158,13 +196,24 @@ fn describe(hv: &crate::hypervisor::Hypervisor) -> Description {
     }
 }
 
-fn process(_hv: &crate::hypervisor::Hypervisor, task: &crate::task::Task) -> ProcessLine {
+fn process(hv: &Rc<Hypervisor>, task: &Rc<Task>) -> ProcessLine {
     let tid = task.tid.get();
     let command = std::fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
+    let caught = task.current_call().map(|call| {
+        let cx = Ctx::new(hv.clone(), task.clone(), call);
+        trace::show(&cx, &call)
+    });
     ProcessLine {
         pid: task.tgid().as_raw(),
         tid: tid.as_raw(),
         command: command.trim_end().to_owned(),
-        waits_for: task.waits_for(),
+        waits_in: caught.or_else(|| native_call(tid)),
     }
+}
+
+/// The call in which the kernel has a thread wait (`/proc/TID/syscall`).
+fn native_call(tid: Tid) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?;
+    let nr = text.split_ascii_whitespace().next()?.parse().ok()?;
+    table::entry(nr).map(|entry| entry.name.to_owned())
 }

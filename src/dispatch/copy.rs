@@ -1,12 +1,16 @@
 //! Moving data between descriptors: sendfile, splice, copy_file_range.
 //!
-//! Where one side is the guest's own (a pipe, a socket, a file of the host), the data goes through a buffer that is
-//! mapped in the guest for the length of the call, and the guest's kernel does the reading or writing there.
+//! Where one side is the guest's own (a socket, a file of the host), the data goes through a buffer that is mapped in the
+//! guest for the length of the call, and the guest's kernel does the reading or writing there. A pipe is reached from
+//! here, as long as that need not wait: FUSE servers splice their replies.
 
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fsmodules::api::{Errno, File, FileKind, OpenFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::task::OpenFile;
 use crate::trap::{GuestMemory, Reply};
@@ -63,17 +67,18 @@ impl End {
     async fn read(&self, cx: &Ctx, buffer: &Buffer, done: u64, len: u64) -> Result<Bytes, Errno> {
         match self {
             End::Real(fd, at) => {
+                if let Some(data) = read_pipe(cx, *fd, len) {
+                    return Ok(data);
+                }
+                let address = buffer.address(cx).await?;
                 let got = match at {
                     Some(at) => {
-                        cx.run(libc::SYS_pread64, [*fd as u64, buffer.address, len, at + done, 0, 0])
+                        cx.run(libc::SYS_pread64, [*fd as u64, address, len, at + done, 0, 0])
                             .await?
                     }
-                    None => {
-                        cx.run(libc::SYS_read, [*fd as u64, buffer.address, len, 0, 0, 0])
-                            .await?
-                    }
+                    None => cx.run(libc::SYS_read, [*fd as u64, address, len, 0, 0, 0]).await?,
                 };
-                Ok(cx.read(buffer.address, got as usize)?.into())
+                Ok(cx.read(address, got as usize)?.into())
             }
             End::Virtual(open, file, at) => {
                 let mut own = if at.is_none() && file.seekable() {
@@ -99,19 +104,26 @@ impl End {
     async fn write(&self, cx: &Ctx, buffer: &Buffer, done: u64, data: Bytes) -> Result<u64, Errno> {
         match self {
             End::Real(fd, at) => {
-                cx.memory().write(buffer.address, &data)?;
-                let len = data.len() as u64;
+                let quick = write_pipe(cx, *fd, &data);
+                let rest = &data[quick..];
+                if rest.is_empty() {
+                    return Ok(quick as u64);
+                }
+                let address = buffer.address(cx).await?;
+                cx.memory().write(address, rest)?;
+                let len = rest.len() as u64;
                 let put = match at {
                     Some(at) => {
-                        cx.run(libc::SYS_pwrite64, [*fd as u64, buffer.address, len, at + done, 0, 0])
-                            .await?
+                        cx.run(libc::SYS_pwrite64, [*fd as u64, address, len, at + done, 0, 0])
+                            .await
                     }
-                    None => {
-                        cx.run(libc::SYS_write, [*fd as u64, buffer.address, len, 0, 0, 0])
-                            .await?
-                    }
+                    None => cx.run(libc::SYS_write, [*fd as u64, address, len, 0, 0, 0]).await,
                 };
-                Ok(put as u64)
+                match put {
+                    Ok(put) => Ok(quick as u64 + put as u64),
+                    Err(_) if quick > 0 => Ok(quick as u64),
+                    Err(errno) => Err(errno),
+                }
             }
             End::Virtual(open, file, at) => {
                 let append = open.flags.get().contains(OpenFlags::APPEND);
@@ -156,24 +168,77 @@ impl End {
     }
 }
 
-/// Memory in the guest for one transfer.
+/// The guest's end of a pipe, opened anew so that nothing waits for it; `None` for any other file.
+fn pipe(cx: &Ctx, fd: i32, mode: OFlags) -> Option<OwnedFd> {
+    let link = format!("/proc/{}/fd/{fd}", cx.task.tid.get());
+    let stat = rustix::fs::stat(&link).ok()?;
+    if FileKind::from_mode(stat.st_mode) != Some(FileKind::Fifo) {
+        return None;
+    }
+    rustix::fs::open(link, mode | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+/// What is in a pipe, up to `len` bytes; `None` if that is nothing, or it is none.
+fn read_pipe(cx: &Ctx, fd: i32, len: u64) -> Option<Bytes> {
+    let pipe = pipe(cx, fd, OFlags::RDONLY)?;
+    let there = rustix::io::ioctl_fionread(&pipe).ok()?.min(len);
+    let mut data = BytesMut::zeroed(there as usize);
+    let mut done = 0;
+    while done < data.len() {
+        match rustix::io::read(&pipe, &mut data[done..]) {
+            Ok(got @ 1..) => done += got,
+            _ => break,
+        }
+    }
+    data.truncate(done);
+    (done > 0).then(|| data.freeze())
+}
+
+/// Puts as much into a pipe as it has room for; how much.
+fn write_pipe(cx: &Ctx, fd: i32, data: &[u8]) -> usize {
+    let Some(pipe) = pipe(cx, fd, OFlags::WRONLY) else {
+        return 0;
+    };
+    let mut done = 0;
+    while done < data.len() {
+        match rustix::io::write(&pipe, &data[done..]) {
+            Ok(put @ 1..) => done += put,
+            _ => break,
+        }
+    }
+    done
+}
+
+/// Memory in the guest for one transfer, mapped when it is first needed.
 struct Buffer {
-    address: u64,
     len: u64,
+    mapped: Cell<Option<u64>>,
 }
 
 impl Buffer {
-    async fn map(cx: &Ctx, len: u64) -> Result<Buffer, Errno> {
+    fn new(len: u64) -> Buffer {
+        Buffer {
+            len,
+            mapped: Cell::new(None),
+        }
+    }
+
+    async fn address(&self, cx: &Ctx) -> Result<u64, Errno> {
+        if let Some(address) = self.mapped.get() {
+            return Ok(address);
+        }
         let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
         let kind = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-        let address = cx.run(libc::SYS_mmap, [0, len, protection, kind, u64::MAX, 0]).await? as u64;
-        Ok(Buffer { address, len })
+        let args = [0, self.len, protection, kind, u64::MAX, 0];
+        let address = cx.run(libc::SYS_mmap, args).await? as u64;
+        self.mapped.set(Some(address));
+        Ok(address)
     }
 
     async fn unmap(self, cx: &Ctx) {
-        if self.len > 0 {
+        if let Some(address) = self.mapped.get() {
             // Unmapping what was just mapped cannot fail.
-            let _ = cx.run(libc::SYS_munmap, [self.address, self.len, 0, 0, 0, 0]).await;
+            let _ = cx.run(libc::SYS_munmap, [address, self.len, 0, 0, 0, 0]).await;
         }
     }
 }
@@ -186,11 +251,7 @@ async fn transfer(cx: &Ctx, from: &End, to: &End, len: u64) -> Result<u64, Errno
         return Ok(0);
     }
     let chunk = len.min(BUFFER);
-    let buffer = if from.is_real() || to.is_real() {
-        Buffer::map(cx, chunk).await?
-    } else {
-        Buffer { address: 0, len: 0 }
-    };
+    let buffer = Buffer::new(chunk);
     let result = pump(cx, from, to, len, chunk, &buffer).await;
     buffer.unmap(cx).await;
     result

@@ -26,6 +26,8 @@ pub struct Files {
     through: RefCell<HashMap<i32, Rc<Mount>>>,
     /// All placeholders' numbers below this one are taken.
     taken_below: Cell<i32>,
+    /// It had a device at some time, by which its processes serve something.
+    serves: Cell<bool>,
     /// The standard descriptors are known to be open, so that no other file opens there.
     pub standard_open: Cell<bool>,
     /// Threads that share it.
@@ -56,6 +58,7 @@ impl Files {
             entries: RefCell::new(entries),
             through: RefCell::new(through),
             taken_below: Cell::new(PLACEHOLDER_MIN as i32),
+            serves: Cell::new(false),
             standard_open: Cell::new(false),
             users: Cell::new(1),
             numbering: Cell::new(0),
@@ -69,8 +72,13 @@ impl Files {
 
     pub fn copy(&self) -> Rc<Files> {
         let copy = Files::with(self.entries.borrow().clone(), self.through.borrow().clone());
+        copy.serves.set(self.serves.get());
         copy.standard_open.set(self.standard_open.get());
         copy
+    }
+
+    pub fn serves(&self) -> bool {
+        self.serves.get()
     }
 
     /// The lowest number from `min` on, a placeholder's, that no virtual file has.
@@ -120,6 +128,9 @@ impl Files {
 
     /// Gives what the number meant before.
     pub fn insert(&self, fd: i32, file: Rc<OpenFile>, cloexec: bool) -> Option<FdEntry> {
+        if file.is_stream() {
+            self.serves.set(true);
+        }
         self.entries.borrow_mut().insert(fd, FdEntry { file, cloexec })
     }
 

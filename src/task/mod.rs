@@ -21,7 +21,7 @@ use fsmodules::ids::Creds;
 
 use crate::abi::RawCall;
 use crate::rt::{Flag, Slot};
-use crate::table::{self, FdLevel};
+use crate::table::FdLevel;
 use crate::trap::Tid;
 use crate::view::{MountUse, Place};
 
@@ -231,12 +231,9 @@ impl Task {
         self.serial.set((self.serial.get() + 1) & !1);
     }
 
-    /// The call that is being served, by name.
-    pub fn waits_for(&self) -> Option<String> {
-        if self.serial.get() & 1 == 0 {
-            return None;
-        }
-        table::entry(self.call.get().nr).map(|entry| entry.name.to_owned())
+    /// The call that is being served.
+    pub fn current_call(&self) -> Option<RawCall> {
+        (self.serial.get() & 1 == 1).then(|| self.call.get())
     }
 
     /// Its credentials, read when they are first needed.

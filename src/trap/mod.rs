@@ -8,6 +8,7 @@ mod host;
 mod memory;
 mod notify;
 mod spawn;
+mod state;
 mod sys;
 mod tracer;
 

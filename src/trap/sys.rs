@@ -143,6 +143,8 @@ pub fn signals() -> Result<OwnedFd> {
     // SAFETY: the set is initialised; the new descriptor is ours alone.
     unsafe {
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, null_mut());
+        // A limit on file sizes (ulimit -f) counts for umvu's caches too: that is an error of a call, not umvu's end.
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
         let fd = check(libc::signalfd(-1, &raw const set, flags).into())?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
@@ -186,8 +188,9 @@ pub fn take_signals(signals: BorrowedFd<'_>) -> News {
 fn restore_signals() {
     // SAFETY: the set is fully initialised.
     unsafe {
-        // Rust's runtime ignores it.
+        // Rust's runtime ignores the one, umvu the other.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::signal(libc::SIGXFSZ, libc::SIG_DFL);
         let set = awaited();
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, null_mut());
     }

@@ -1,4 +1,4 @@
-//! One state machine a thread.
+//! One state machine a thread ([`super::state`]).
 //!
 //! A caught call stands at its entry: in a seccomp stop, or in a notification ([`super::notify`]); or just behind it if
 //! the host refuses it: in the delivery stop of a SIGSYS ([`super::host`]). From there the thread has one of these
@@ -26,101 +26,15 @@ use fsmodules::api::Errno;
 use super::filter::TRAP_MARK;
 use super::host::Refusals;
 use super::notify::{Listener, Notification};
+use super::state::{
+    Frame, Next, State, enter, enter_parking, reply_at_entry, reply_at_exit, reply_interrupted, rewind, set_final,
+    unblocked,
+};
 use super::{Engine, Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, spawn, sys};
-use crate::abi::{RawCall, Regs, fold};
-use crate::table;
-
-const ERESTARTSYS: i64 = -512;
-const ERESTARTNOINTR: i64 = -513;
-const BLOCK_ALL: u64 = u64::MAX;
+use crate::abi::{RawCall, fold};
 
 const PATIENCE_STOPPED: Duration = Duration::from_millis(1);
 const PATIENCE_NOTIFIED: Duration = Duration::from_millis(20);
-
-/// What a thread is about to do at its next catch or stop.
-#[derive(Clone, Copy)]
-enum Next {
-    Reply(Reply),
-    Run(RawCall),
-    Park,
-}
-
-/// A caught call in progress.
-struct Frame {
-    /// As they were at its entry.
-    regs: Regs,
-    /// The signal mask, while all signals are blocked.
-    mask: Option<u64>,
-    /// A signal whose delivery was put off; it is delivered with the reply.
-    signal: i32,
-    /// Another program has been executed: the old registers mean nothing.
-    executed: bool,
-    /// The host does not let the kernel make this call, and gives this error.
-    refused: Option<Errno>,
-}
-
-impl Frame {
-    fn new(regs: Regs) -> Frame {
-        Frame {
-            regs,
-            mask: None,
-            signal: 0,
-            executed: false,
-            refused: None,
-        }
-    }
-}
-
-enum State {
-    /// Created, but its first stop or its parent's report of it is still to come.
-    New {
-        stopped: bool,
-        announced: bool,
-    },
-    Running,
-    /// At the entry of a caught call.
-    Entry(Frame),
-    /// Likewise, in a notification.
-    Notified(Notification),
-    /// Its notification has been answered so that it comes to a stop.
-    Surfacing(Next),
-    /// In the kernel, with a call of [`Tracer::run`]. With `reply` its result is the caught call's.
-    InCall {
-        frame: Frame,
-        reply: bool,
-    },
-    /// At the exit of such a call.
-    Exit(Frame),
-    /// On the way to the entry of another call.
-    Rewinding {
-        frame: Frame,
-        next: Next,
-    },
-    Parked(Frame),
-    /// Asked to leave its parking place.
-    Leaving {
-        frame: Frame,
-        next: Next,
-    },
-    /// Parked, and stopped at the delivery of a signal.
-    Held {
-        frame: Frame,
-        signal: i32,
-    },
-    Exiting,
-}
-
-impl State {
-    /// The host's error, if its call is a refused one.
-    fn refused(&self) -> Option<Errno> {
-        match self {
-            State::Exit(frame) | State::Parked(frame) | State::Held { frame, .. } | State::Rewinding { frame, .. } => {
-                frame.refused
-            }
-            _ => None,
-        }
-    }
-}
 
 /// All tracees of a session. It must be used by one thread only, the one that made it.
 pub struct Tracer {
@@ -629,109 +543,6 @@ impl Tracer {
             }
         }
     }
-}
-
-/// From the entry of a caught call into another call, which the kernel makes.
-fn enter(tid: Tid, frame: Frame, call: RawCall, reply: bool) -> State {
-    let mut regs = frame.regs;
-    regs.set_call(call);
-    let _ = sys::set_regs(tid, &regs);
-    let _ = sys::cont_to_exit(tid);
-    State::InCall { frame, reply }
-}
-
-/// Lets signals in again, as the next call may wait.
-fn unblocked(tid: Tid, mut frame: Frame) -> Frame {
-    if let Some(mask) = frame.mask.take() {
-        let _ = sys::swap_signal_mask(tid, mask);
-    }
-    frame
-}
-
-/// From the entry of a call into the parking place: ppoll(NULL, 0, NULL, NULL).
-fn enter_parking(tid: Tid, frame: Frame) -> State {
-    let frame = unblocked(tid, frame);
-    let mut regs = frame.regs;
-    regs.set_call(RawCall {
-        nr: libc::SYS_ppoll as u32,
-        args: [0; 6],
-    });
-    let _ = sys::set_regs(tid, &regs);
-    let _ = sys::cont(tid, 0);
-    State::Parked(frame)
-}
-
-/// From the exit of a call back to its instruction, to enter another one.
-fn rewind(tid: Tid, mut frame: Frame, next: Next) -> State {
-    if frame.mask.is_none() {
-        frame.mask = sys::swap_signal_mask(tid, BLOCK_ALL).ok();
-    }
-    let mut regs = frame.regs;
-    regs.rewind(table::AGAIN_CALL, table::AGAIN_MARK);
-    let _ = sys::set_regs(tid, &regs);
-    let _ = sys::cont(tid, 0);
-    State::Rewinding { frame, next }
-}
-
-fn reply_at_entry(tid: Tid, frame: Frame, reply: Reply) -> State {
-    let mut regs = frame.regs;
-    match reply {
-        Reply::Return(result) => regs.set_result(result),
-        Reply::Error(errno) => regs.set_result(-i64::from(errno.raw())),
-        // Only a parked thread can have been interrupted; a handler that says so without waiting means EINTR.
-        Reply::Restart => regs.set_result(-i64::from(libc::EINTR)),
-        Reply::Passthrough => {
-            let _ = sys::cont(tid, 0);
-            return State::Running;
-        }
-    }
-    let _ = sys::set_regs(tid, &regs);
-    let _ = sys::cont(tid, 0);
-    State::Running
-}
-
-fn reply_at_exit(tid: Tid, frame: Frame, reply: Reply) -> State {
-    if reply == Reply::Passthrough {
-        return rewind(tid, frame, Next::Reply(reply));
-    }
-    let frame = unblocked(tid, frame);
-    set_final(tid, &frame, reply);
-    let _ = sys::cont(tid, frame.signal);
-    State::Running
-}
-
-/// The reply to a call that was parked, with the signal that took it out (or 0).
-fn reply_interrupted(tid: Tid, frame: Frame, reply: Reply, signal: i32) -> State {
-    if reply == Reply::Passthrough {
-        // The handler runs first; then the call is made again, whatever the handler's flags.
-        let mut regs = frame.regs;
-        regs.set_interrupted(ERESTARTNOINTR);
-        if signal != 0 {
-            let _ = sys::set_regs(tid, &regs);
-            let _ = sys::cont(tid, signal);
-            return State::Running;
-        }
-        return rewind(tid, frame, Next::Reply(reply));
-    }
-    let frame = unblocked(tid, frame);
-    set_final(tid, &frame, reply);
-    let _ = sys::cont(tid, signal);
-    State::Running
-}
-
-/// Puts the result where the guest finds it, with all other registers as they were.
-fn set_final(tid: Tid, frame: &Frame, reply: Reply) {
-    if frame.executed {
-        return;
-    }
-    let mut regs = frame.regs;
-    match reply {
-        Reply::Return(result) => regs.set_result(result),
-        Reply::Error(errno) => regs.set_result(-i64::from(errno.raw())),
-        Reply::Restart => regs.set_interrupted(ERESTARTSYS),
-        Reply::Passthrough => return,
-    }
-    let _ = sys::set_regs(tid, &regs);
 }
 
 /// The flags with which a thread is being made (clone(2), clone3(2), fork(2), vfork(2)).
