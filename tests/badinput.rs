@@ -200,3 +200,10 @@ fn small_limits_do_not_end_a_view() {
     let seen = stdout(&limited("-f 1"));
     assert!(seen.starts_with("small\n"), "{seen}");
 }
+
+#[test]
+fn a_mountpoint_behind_a_closed_door() {
+    let work = Work::new();
+    let output = work.sh("mkdir -p closed/m && chmod 0 closed && vumount -t fuse umvu-memfs x closed/m");
+    refused(&output, 1, "mountpoint closed/m: Permission denied");
+}
