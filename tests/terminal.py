@@ -69,8 +69,9 @@ terminal.wait_for("ready\r\n")
 terminal.type("\x03")
 terminal.status_is(4)
 
-# Ctrl-Z, fg, bg.
-stoppable = prefix + "sh -c 'echo re''ady; sleep 1; exit 9'\n"
+# Ctrl-Z, fg, bg. (Not by a shell: one that waits in vfork(2) for a child that is stopped does not stop itself.)
+sleeper = "import sys, time; print('re' + 'ady', flush=True); time.sleep(1); sys.exit(9)"
+stoppable = prefix + f'python3 -c "{sleeper}"\n'
 for command, end in (("fg\n", 9), ("bg; wait %%\n", 9)):
     terminal.type(stoppable)
     terminal.wait_for("ready\r\n")
