@@ -26,7 +26,7 @@ use super::{APPLETS, Failure, Outcome, client};
 #[derive(Args)]
 pub struct Run {
     /// Mount before the command starts: type=fuse,program=PROGRAM,source=SOURCE,target=DIR (and readonly, options=…),
-    /// type=overlay,lowerdir=DIR[:DIR…][,upperdir=DIR,workdir=DIR],target=DIR, or type=bind,source=PATH,target=PATH
+    /// type=overlay,lowerdir=DIR:DIR…,upperdir=DIR,workdir=DIR,target=DIR, or type=bind,source=PATH,target=PATH
     #[arg(long, value_name = "KEY=VALUE,…")]
     mount: Vec<MountSpec>,
     #[command(flatten)]
