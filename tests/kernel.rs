@@ -90,6 +90,22 @@ fn compare(name: &str) {
     }
 }
 
+/// Random operations have the same results on a mount as in an ordinary directory.
+#[test]
+fn model() {
+    let work = Work::new();
+    let program = include_str!("../fixtures/model.py");
+    std::fs::write(work.path().join("model.py"), program).unwrap();
+    let run =
+        "mkdir plain && vumount -t fuse umvu-memfs memory mnt && python3 model.py -n 4000 -s 7 mnt \"$PWD/plain\"";
+    let output = work.sh(run);
+    assert!(
+        stdout(&output).starts_with("ok 4000 operations"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
 macro_rules! scenarios {
     ($($name:ident),* $(,)?) => {
         $(#[test] fn $name() { compare(stringify!($name)); })*

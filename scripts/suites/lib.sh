@@ -64,7 +64,9 @@ each_server() {
         "$WORK/served" -n "$server" || { echo "$server: not installed"; continue; }
         for side in on_kernel in_view; do
             fresh "$WORK/$server.$side.d"
-            "$side" "$WORK/served" "$server" "$WORK/$server.$side.d" "$@" >"$WORK/$server.$side" 2>"$WORK/$server.$side.err" </dev/null
+            "$side" "$WORK/served" "$server" "$WORK/$server.$side.d" "$@" \
+                >"$WORK/$server.$side" 2>"$WORK/$server.$side.err" </dev/null ||
+                echo "$server: $side ends with status $?"
         done
         compare "$server" "$WORK/$server.on_kernel" "$WORK/$server.in_view"
     done

@@ -16,6 +16,7 @@ use crate::task::OpenFile;
 use crate::trap::{GuestMemory, Reply};
 
 use super::Ctx;
+use super::install::PAGE;
 use super::io::served;
 
 /// At most this much at once; a device's message goes in one piece, so it is larger than any.
@@ -142,17 +143,36 @@ impl End {
         }
     }
 
-    /// May it be read from, or written to?
+    /// Is it open for that?
+    fn check_mode(&self, write: bool) -> Result<(), Errno> {
+        match self {
+            End::Virtual(open, ..) if write && !open.flags.get().writable() => Err(Errno::EBADF),
+            End::Virtual(open, ..) if !write && !open.flags.get().readable() => Err(Errno::EBADF),
+            _ => Ok(()),
+        }
+    }
+
+    /// Is it something that data can be moved from, or to?
     fn check(&self, write: bool) -> Result<(), Errno> {
         let End::Virtual(open, ..) = self else { return Ok(()) };
-        let flags = open.flags.get();
-        if write && !flags.writable() || !write && !flags.readable() {
-            return Err(Errno::EBADF);
-        }
-        if open.place.node().kind() == FileKind::Directory || write && flags.contains(OpenFlags::APPEND) {
+        let append = open.flags.get().contains(OpenFlags::APPEND);
+        if open.place.node().kind() == FileKind::Directory || write && append {
             return Err(Errno::EINVAL);
         }
         Ok(())
+    }
+
+    /// The last bytes that were read have not found a place.
+    async fn unread(&self, len: u64) {
+        if let End::Virtual(open, file, None) = self
+            && file.seekable()
+        {
+            *open.pos.lock().await -= len;
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self, End::Virtual(_, file, _) if !file.seekable())
     }
 
     /// What kind of file it is; `None` for what has no place in a file system.
@@ -271,11 +291,23 @@ async fn pump(cx: &Ctx, from: &End, to: &End, len: u64, chunk: u64, buffer: &Buf
             break;
         }
         match to.write(cx, buffer, done, data).await {
-            Ok(put) => done += put,
-            Err(_) if done > 0 => break,
-            Err(errno) => return Err(errno),
+            Ok(put) => {
+                done += put;
+                if put < got {
+                    from.unread(got - put).await;
+                    break;
+                }
+            }
+            Err(errno) => {
+                from.unread(got).await;
+                if done > 0 {
+                    break;
+                }
+                return Err(errno);
+            }
         }
-        if got < wanted {
+        // Files are read to their end, pipes and devices only as far as they have something now.
+        if got < wanted && (from.is_real() || from.is_stream()) {
             break;
         }
     }
@@ -290,8 +322,9 @@ pub async fn sendfile(cx: &Ctx) -> Result<Reply, Errno> {
         return Ok(Reply::Passthrough);
     }
     // From files only: pipes and sockets are for splice(2).
+    from.check_mode(false)?;
+    to.check_mode(true)?;
     if !matches!(from.kind(cx)?, Some(FileKind::Regular | FileKind::BlockDevice)) {
-        from.check(false)?;
         return Err(Errno::EINVAL);
     }
     let done = transfer(cx, &from, &to, cx.arg(3).min(0x7fff_f000)).await?;
@@ -313,19 +346,41 @@ pub async fn splice(cx: &Ctx) -> Result<Reply, Errno> {
     let to = End::new(cx, 2, Some(3))?;
     match (&from, &to) {
         (End::Real(..), End::Real(..)) => return Ok(Reply::Passthrough),
-        (End::Virtual(..), End::Virtual(..)) => {
-            from.check(false)?;
-            to.check(true)?;
-            return Err(Errno::EINVAL);
+        _ => {
+            from.check_mode(false)?;
+            to.check_mode(true)?;
         }
-        _ => {}
+    }
+    if !from.is_real() && !to.is_real() {
+        return Err(Errno::EINVAL);
     }
     // One piece: a pipe that runs empty or full in the middle must not make the caller wait for more.
-    let len = cx.arg(4).min(BUFFER);
+    let mut len = cx.arg(4).min(BUFFER);
+    if let End::Real(pipe, _) = to
+        && !from.is_stream()
+    {
+        len = len.min(room_in_pipe(cx, pipe).await?);
+    }
     let done = transfer(cx, &from, &to, len).await?;
     from.advance(cx, Some(1), done)?;
     to.advance(cx, Some(3), done)?;
     Ok(Reply::Return(done as i64))
+}
+
+/// How much a pipe takes without waiting; if it is full, as much as is worth waiting for.
+async fn room_in_pipe(cx: &Ctx, pipe: i32) -> Result<u64, Errno> {
+    let not_a_pipe = |_| Errno::EINVAL;
+    let args = [pipe as u64, libc::F_GETPIPE_SZ as u64, 0, 0, 0, 0];
+    let size = cx.run(libc::SYS_fcntl, args).await.map_err(not_a_pipe)?;
+    let slot = cx.scratch().await?;
+    cx.run(libc::SYS_ioctl, [pipe as u64, libc::FIONREAD, slot.address, 0, 0, 0])
+        .await?;
+    let used: i32 = cx.read_value(slot.address)?;
+    let room = (size as u64).saturating_sub(used as u64) / PAGE * PAGE;
+    if room == 0 && cx.int(5) & libc::SPLICE_F_NONBLOCK != 0 {
+        return Err(Errno::EAGAIN);
+    }
+    Ok(room.max(PAGE))
 }
 
 /// tee(2) works on pipes only.
@@ -365,8 +420,9 @@ pub async fn copy_file_range(cx: &Ctx) -> Result<Reply, Errno> {
     if kinds != [Some(FileKind::Regular); 2] {
         return Err(Errno::EINVAL);
     }
-    // As for other files, but appending is EBADF here.
-    from.check(false)?;
+    from.check_mode(false)?;
+    to.check_mode(true)?;
+    // Where others say EINVAL to a file that is appended to.
     to.check(true).map_err(|_| Errno::EBADF)?;
     let (End::Virtual(source, file, at), End::Virtual(target, other, to_at)) = (&from, &to) else {
         return Err(Errno::EXDEV);

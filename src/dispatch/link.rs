@@ -72,7 +72,16 @@ pub async fn linkat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     let follow = flags & libc::AT_SYMLINK_FOLLOW as u32 != 0;
     let old = cx.target_at(cx.fd(0), &cx.path(1)?, flags, follow).await?;
-    let new = cx.new_slot(cx.fd(2), &cx.path(3)?).await?;
+    let new = match cx.new_slot(cx.fd(2), &cx.path(3)?).await {
+        Ok(new) => new,
+        // On the host, nobody has looked yet whether there is something to link; that error comes first.
+        Err(errno) if !matches!(old, Target::Virtual(_)) => {
+            let flags = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
+            let found = cx.walk(cx.fd(0), &cx.path(1)?, flags).await?;
+            return Err(found.place.map_or(Errno::ENOENT, |_| errno));
+        }
+        Err(errno) => return Err(errno),
+    };
     match (old, new) {
         (Target::Native, Slot::Native) => Ok(Reply::Passthrough),
         (Target::Native | Target::Host(_), Slot::Native | Slot::Host(_)) => host::link(cx, flags).await,
@@ -165,7 +174,16 @@ pub async fn renameat2(cx: &Ctx) -> Result<Reply, Errno> {
         return Err(Errno::EINVAL);
     }
     let old = busy_if_special(cx.slot(cx.fd(0), &cx.path(1)?).await)?;
-    let new = busy_if_special(cx.slot(cx.fd(2), &cx.path(3)?).await)?;
+    let new = match busy_if_special(cx.slot(cx.fd(2), &cx.path(3)?).await) {
+        Ok(new) => new,
+        Err(errno) => {
+            // On the host, nobody has looked yet whether the old name's directory is there; that error comes first.
+            if !matches!(old, Slot::Virtual(_)) {
+                cx.walk(cx.fd(0), &cx.path(1)?, WalkFlags::PARENT).await?;
+            }
+            return Err(errno);
+        }
+    };
     match (old, new) {
         (Slot::Native, Slot::Native) => Ok(Reply::Passthrough),
         (Slot::Native | Slot::Host(_), Slot::Native | Slot::Host(_)) => host::rename(cx).await,
@@ -192,11 +210,15 @@ async fn rename(cx: &Ctx, old: &NameIn, new: &NameIn, flags: RenameFlags) -> Res
     old.check_writable()?;
     let moved = child(old)?;
     let moved_is_directory = moved.node().kind() == FileKind::Directory;
-    if !moved_is_directory && (old.slash || new.slash && !flags.contains(RenameFlags::EXCHANGE)) {
-        return Err(Errno::ENOTDIR);
-    }
+    let exchange = flags.contains(RenameFlags::EXCHANGE);
     if flags.contains(RenameFlags::NOREPLACE) && new.child.is_some() {
         return Err(Errno::EEXIST);
+    }
+    if exchange && new.child.is_none() {
+        return Err(Errno::ENOENT);
+    }
+    if !moved_is_directory && (old.slash || new.slash && !exchange) {
+        return Err(Errno::ENOTDIR);
     }
     // A directory cannot become its own descendant, nor replace its own ancestor.
     if moved_is_directory && new.dir.dentry.is_within(&moved.dentry) {
@@ -206,12 +228,11 @@ async fn rename(cx: &Ctx, old: &NameIn, new: &NameIn, flags: RenameFlags) -> Res
         return Err(Errno::EBUSY);
     }
     match &new.child {
-        None if flags.contains(RenameFlags::EXCHANGE) => return Err(Errno::ENOENT),
         None => {}
         Some(_) => {
             let victim = child(new)?;
             check_victim(cx, old, &moved, &victim, flags)?;
-            if victim.node().id() == moved.node().id() && !flags.contains(RenameFlags::EXCHANGE) {
+            if victim.node().id() == moved.node().id() && !exchange {
                 return Ok(Reply::Return(0));
             }
         }

@@ -38,6 +38,7 @@ pub async fn openat2(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 async fn open(cx: &Ctx, flags: OpenFlags, mode: u32, restrictions: WalkFlags) -> Result<Reply, Errno> {
+    let flags = checked(flags)?;
     let path = cx.path(1)?;
     let dirfd = cx.fd(0);
     if restrictions.is_empty() && !procfs::may_matter(&path) && cx.is_quick(dirfd, &path) {
@@ -61,6 +62,20 @@ async fn open(cx: &Ctx, flags: OpenFlags, mode: u32, restrictions: WalkFlags) ->
     }
 }
 
+/// The flags that count, if they can go together (`build_open_flags`).
+fn checked(flags: OpenFlags) -> Result<OpenFlags, Errno> {
+    if flags.contains(OpenFlags::PATH) {
+        return Ok(flags & (OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC));
+    }
+    let temporary = flags.bits() & (OpenFlags::TMPFILE - OpenFlags::DIRECTORY).bits() != 0;
+    if flags.contains(OpenFlags::DIRECTORY | OpenFlags::CREAT)
+        || temporary && !(flags.contains(OpenFlags::DIRECTORY) && flags.writable())
+    {
+        return Err(Errno::EINVAL);
+    }
+    Ok(flags)
+}
+
 fn walk_flags(flags: OpenFlags) -> WalkFlags {
     let exclusive = flags.contains(OpenFlags::CREAT | OpenFlags::EXCL);
     let mut walk = WalkFlags::empty();
@@ -71,11 +86,6 @@ fn walk_flags(flags: OpenFlags) -> WalkFlags {
 }
 
 async fn open_virtual(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Result<Reply, Errno> {
-    let flags = if flags.contains(OpenFlags::PATH) {
-        flags & (OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC)
-    } else {
-        flags
-    };
     let open = match found.place {
         Some(Place::Virtual(place)) => {
             cx.answered(&place);
@@ -163,9 +173,6 @@ async fn temporary(cx: &Ctx, dir: VirtualPlace, flags: OpenFlags, mode: u32) -> 
     if dir.node().kind() != FileKind::Directory {
         return Err(Errno::ENOTDIR);
     }
-    if !flags.writable() {
-        return Err(Errno::EINVAL);
-    }
     check_writable(&dir)?;
     dir.node().permission(cx.cx(), Access::WRITE | Access::EXECUTE).await?;
     let made = dir.node().clone().tmpfile(cx.cx(), mode, flags).await?;
@@ -191,9 +198,6 @@ async fn created(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Result<
     }
     if found.slash {
         return Err(Errno::EISDIR);
-    }
-    if flags.contains(OpenFlags::DIRECTORY) {
-        return Err(Errno::EINVAL);
     }
     check_writable(&dir)?;
     let made = dir.node().clone().create(cx.cx(), &name, mode, flags).await?;

@@ -121,8 +121,10 @@ impl Content {
         let edge = old.min(len);
         self.spoil_loads(edge..u64::MAX);
         if len < old {
-            self.valid.borrow_mut().remove(pages(len..u64::MAX));
-        } else if !old.is_multiple_of(PAGE) {
+            // What is left of the last page is as valid as it was.
+            let gone = len.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+            self.valid.borrow_mut().remove(gone..u64::MAX);
+        } else if !old.is_multiple_of(PAGE) && !self.is_shared() {
             // The rest of the last page was beyond the end; the memory file has zeros there, the server may not.
             self.valid.borrow_mut().remove(pages(old..old + 1));
         }
@@ -143,7 +145,11 @@ impl Content {
         valid.remove(pages(range));
         // What guests may have changed in memory is newer than anything that the server has.
         if let Some(shared) = &*self.shared.borrow() {
-            shared.ranges.iter().for_each(|range| valid.insert(range));
+            let end = pages(0..self.len.get()).end;
+            shared
+                .ranges
+                .iter()
+                .for_each(|range| valid.insert(range.start..range.end.min(end).max(range.start)));
         }
     }
 
@@ -284,20 +290,40 @@ impl Content {
             return Ok(());
         }
         let got = gap.start + data.len() as u64;
-        write_all(
-            self.memory(),
-            &data[..data.len().min(self.len.get().saturating_sub(gap.start) as usize)],
-            gap.start,
-        )?;
-        if got < end && got < self.len.get() {
-            // Nothing follows. Behind it zeros, unless the size has changed meanwhile.
-            self.zero(got..end.min(self.len.get()))?;
-            self.valid.borrow_mut().insert(gap.start..end);
-            node.shrunk_to(got, version);
+        let room = end.min(self.len.get()).saturating_sub(gap.start) as usize;
+        if data.len() < room {
+            // Nothing follows: zeros behind it, unless the size has changed meanwhile.
+            let mut data = BytesMut::from(data);
+            data.resize(room, 0);
+            self.fill(gap.start, &data)?;
         } else {
-            self.valid.borrow_mut().insert(gap.start..end);
+            self.fill(gap.start, &data[..room])?;
+        }
+        self.valid.borrow_mut().insert(gap.start..end);
+        if got < end && got < self.len.get() {
+            node.shrunk_to(got, version);
         }
         self.trim(gap.start);
+        Ok(())
+    }
+
+    /// Takes what the server has, except for pages that guests have changed.
+    fn fill(&self, at: u64, data: &[u8]) -> Result<(), Errno> {
+        let shared = self.shared.borrow();
+        let Some(shared) = shared.as_ref() else {
+            return write_all(self.memory(), data, at);
+        };
+        for (n, page) in data.chunks(PAGE as usize).enumerate() {
+            let at = at + n as u64 * PAGE;
+            let (now, then) = (
+                read_all(self.memory(), at, page.len())?,
+                read_all(shared.copy.as_fd(), at, page.len())?,
+            );
+            if now == then || shared.ranges.covered_until(at) <= at {
+                write_all(self.memory(), page, at)?;
+                write_all(shared.copy.as_fd(), page, at)?;
+            }
+        }
         Ok(())
     }
 

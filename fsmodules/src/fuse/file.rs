@@ -43,7 +43,6 @@ pub struct FuseFile {
     /// The open file description that holds locks of its own.
     description: Cell<Option<u64>>,
     pub(super) poller: Poller,
-    mapped: Cell<bool>,
 }
 
 impl FuseFile {
@@ -63,7 +62,6 @@ impl FuseFile {
             position: Cell::new(0),
             description: Cell::new(None),
             poller: Poller::default(),
-            mapped: Cell::new(false),
             node,
         });
         file.node.opened.set(file.node.opened.get() + 1);
@@ -264,7 +262,7 @@ impl FuseFile {
         let end = at + data.len() as u64;
         self.node.grown_to(end);
         if let Some(content) = self.node.content() {
-            if !direct || self.mapped.get() {
+            if !direct || content.is_mapped() {
                 let _ = content.put(at, data, self.node.known().size);
             } else {
                 content.invalidate(at..end);
@@ -387,7 +385,6 @@ impl FuseFile {
             pages.invalidate(request.offset..request.offset.saturating_add(request.len));
         }
         pages.pin();
-        self.mapped.set(true);
         let range = request.offset..request.offset.saturating_add(request.len);
         pages.load(&self.node, cx.caller, &self.handle, range.clone()).await?;
         if writes {
