@@ -17,7 +17,7 @@ use fuse_compat::kernel::Clock;
 
 use crate::abi::RawCall;
 use crate::dispatch::Copies;
-use crate::dispatch::fifo::Fifo;
+use crate::dispatch::fifo::Fifos;
 use crate::dispatch::socket::Travelling;
 use crate::door::Door;
 use crate::rt::Timers;
@@ -44,8 +44,8 @@ pub struct Hypervisor {
     pub travelling: RefCell<Vec<Travelling>>,
     /// Sockets that were bound on virtual file systems.
     pub bound: RefCell<Vec<Bound>>,
-    /// FIFOs that were opened on virtual file systems.
-    pub fifos: RefCell<Vec<Fifo>>,
+    /// FIFOs of virtual file systems that are open.
+    pub fifos: RefCell<Fifos>,
     /// Copies of programs whose interpreter is elsewhere in the view.
     pub programs: RefCell<Copies>,
     /// Who those are who enter the view, if not who they are outside.
@@ -157,13 +157,24 @@ impl Hypervisor {
 pub struct Bound {
     pub dev: u64,
     pub node: Rc<dyn Vnode>,
+    /// The path as it was given to bind(2), which getsockname(2) shows.
+    pub path: Vec<u8>,
+    /// `SOCK_STREAM` and so on.
+    pub kind: i32,
     name: String,
 }
 
 impl Bound {
-    pub fn new(hv: &Hypervisor, dev: u64, node: Rc<dyn Vnode>) -> Bound {
+    pub fn new(hv: &Hypervisor, dev: u64, node: Rc<dyn Vnode>, path: &[u8], kind: i32) -> Bound {
         let name = format!("umvu-{}-{dev:x}-{:x}", hv.pid, node.id());
-        Bound { dev, node, name }
+        let path = path.to_vec();
+        Bound {
+            dev,
+            node,
+            path,
+            kind,
+            name,
+        }
     }
 
     /// The `struct sockaddr_un`.

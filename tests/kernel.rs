@@ -122,6 +122,23 @@ macro_rules! scenarios {
 }
 
 scenarios![
-    append, control, exec, fifo, flags, links, listing, locks, mapped, modes, names, rename, seek, times, unlinked,
+    append,
+    control,
+    descriptors,
+    exec,
+    fifo,
+    flags,
+    links,
+    listing,
+    locks,
+    mapped,
+    modes,
+    names,
+    rename,
+    seek,
+    sockets,
+    threads,
+    times,
+    unlinked,
     xattr
 ];

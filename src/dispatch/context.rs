@@ -223,6 +223,11 @@ impl Ctx {
         Some(file)
     }
 
+    /// As [`Ctx::open_file`], but `None` too where the kernel itself reads and writes: the call is for it.
+    pub fn data_file(&self, fd: i32) -> Option<Rc<OpenFile>> {
+        self.open_file(fd).filter(|open| !open.is_native())
+    }
+
     /// Where paths relative to this descriptor start.
     pub fn place_of(&self, fd: i32) -> Result<Place, Errno> {
         if fd == CWD {
@@ -268,7 +273,10 @@ impl Ctx {
     /// Resolves a path as far as `flags` say. The walk is quick where the view has nothing that could match.
     pub async fn walk(&self, dirfd: i32, path: &[u8], flags: WalkFlags) -> Result<Found, Errno> {
         let root = self.task.fs.borrow().root.borrow().clone();
-        let start = self.start_of(dirfd, path)?;
+        let start = match flags.contains(WalkFlags::IN_ROOT) {
+            true => self.place_of(dirfd)?,
+            false => self.start_of(dirfd, path)?,
+        };
         let links = Links {
             hv: &self.hv,
             task: &self.task,

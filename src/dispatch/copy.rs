@@ -37,7 +37,7 @@ impl End {
             Some(address) => Some(u64::try_from(cx.read_value::<i64>(address)?).map_err(|_| Errno::EINVAL)?),
             None => None,
         };
-        match cx.open_file(cx.fd(fd)) {
+        match cx.data_file(cx.fd(fd)) {
             Some(open) => {
                 let file = served(&open)?;
                 if at.is_some() && !file.seekable() {
@@ -385,7 +385,7 @@ async fn room_in_pipe(cx: &Ctx, pipe: i32) -> Result<u64, Errno> {
 
 /// tee(2) works on pipes only.
 pub async fn tee(cx: &Ctx) -> Result<Reply, Errno> {
-    if cx.open_file(cx.fd(0)).is_none() && cx.open_file(cx.fd(1)).is_none() {
+    if cx.data_file(cx.fd(0)).is_none() && cx.data_file(cx.fd(1)).is_none() {
         return Ok(Reply::Passthrough);
     }
     Err(Errno::EINVAL)
@@ -393,7 +393,7 @@ pub async fn tee(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// vmsplice(2): likewise, but nothing is nothing.
 pub async fn vmsplice(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     served(&open)?;

@@ -29,7 +29,7 @@ pub async fn getdents(cx: &Ctx) -> Result<Reply, Errno> {
 type Put = fn(&mut Vec<u8>, usize, u64, u64, u8, &[u8]) -> bool;
 
 async fn read_entries(cx: &Ctx, put: Put) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;

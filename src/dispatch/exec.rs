@@ -35,12 +35,30 @@ pub async fn execveat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     let follow = flags & libc::AT_SYMLINK_NOFOLLOW as u32 == 0;
     let program = find(cx, dirfd, &path, flags, follow).await?;
+    if let Program::Virtual(place) = &program
+        && place.node().kind() == FileKind::Symlink
+    {
+        return Err(Errno::ELOOP);
+    }
     // What a script gets to see as its own name.
     let shown = match (path.first(), dirfd) {
         (Some(b'/'), _) | (Some(_), CWD) => path,
         (None, _) => format!("/dev/fd/{dirfd}").into_bytes(),
         _ => [format!("/dev/fd/{dirfd}/").as_bytes(), &path].concat(),
     };
+    let by_fd = shown.starts_with(b"/dev/fd/");
+    if by_fd
+        && cx
+            .run(libc::SYS_fcntl, [dirfd as u64, libc::F_GETFD as u64, 0, 0, 0, 0])
+            .await?
+            != 0
+    {
+        // The interpreter could not open a script by that name.
+        let opened = open(cx, &program, &shown).await?;
+        if opened.is_some_and(|opened| script(&opened.header).is_some()) {
+            return Err(Errno::ENOENT);
+        }
+    }
     start(cx, program, shown, cx.arg(2), cx.arg(3)).await
 }
 

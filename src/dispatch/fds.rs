@@ -163,6 +163,7 @@ pub async fn fcntl(cx: &Ctx) -> Result<Reply, Errno> {
             let other = cx.open_file(cx.fd(2));
             Ok(Reply::Return(other.is_some_and(|other| other.id == file.id).into()))
         }
+        _ if file.is_native() => Ok(Reply::Passthrough),
         libc::F_GETFL => Ok(Reply::Return(shown_flags(file.flags.get()))),
         _ if path_only => Err(Errno::EBADF),
         libc::F_SETFL => {

@@ -1,81 +1,60 @@
-//! FIFOs on virtual file systems. The pipe behind one is a FIFO of the host to which no name leads any more: so
-//! opening it waits for the other side as the kernel lets it wait, and what is open is a file of the kernel's own.
+//! FIFOs on virtual file systems: the node is virtual, the pipe behind it the kernel's.
+//!
+//! A guest that opens one opens a FIFO of the host, which is nameless and lives as long as somebody has it open. So
+//! the kernel waits for the other side, and reads, writes and polls; what concerns the node is answered as for any
+//! other virtual file.
 
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::{Rc, Weak};
 
 use fsmodules::api::{Access, Errno, OpenFlags, Vnode};
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open as open_host, unlink};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
-use crate::abi::RawCall;
 use crate::hypervisor::temporary_directories;
-use crate::trap::Reply;
+use crate::task::OpenFile;
 use crate::view::VirtualPlace;
 
-use super::{Ctx, context};
+use super::Ctx;
+use super::install::{reopen, settle};
 
-/// A FIFO that somebody has opened. Its node stays known, and so the same for whoever opens it next.
+/// The kernel's side of a virtual FIFO.
 pub struct Fifo {
-    dev: u64,
     node: Rc<dyn Vnode>,
+    /// Opened with `O_PATH`, so that it is neither a reader nor a writer.
     pipe: OwnedFd,
 }
 
-/// The oldest ones are forgotten beyond this many: who opens them then does not meet those who had them open.
-const MAX_FIFOS: usize = 1024;
+/// The FIFOs that somebody has open, or is about to open.
+#[derive(Default)]
+pub struct Fifos(Vec<Weak<Fifo>>);
 
-/// Flags that have been followed already, or mean nothing for a FIFO.
-const DONE: OpenFlags = OpenFlags::CREAT
-    .union(OpenFlags::EXCL)
-    .union(OpenFlags::TRUNC)
-    .union(OpenFlags::NOFOLLOW);
-
-pub async fn open(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Result<Reply, Errno> {
-    let mut wanted = Access::empty();
-    wanted.set(Access::READ, flags.readable());
-    wanted.set(Access::WRITE, flags.writable());
-    place.node().permission(cx.cx(), wanted).await?;
-    let mut path = behind(cx, place)?;
-    path.push(0);
-    let slot = cx.scratch().await?;
-    cx.write(slot.address, &path)?;
-    let flags = (flags - DONE).bits();
-    cx.finish_run(RawCall {
-        nr: libc::SYS_openat as u32,
-        args: [context::CWD as u64, slot.address, flags.into(), 0, 0, 0],
-    })
-    .await
+impl Fifos {
+    fn get(&mut self, node: &Rc<dyn Vnode>) -> Result<Rc<Fifo>, Errno> {
+        self.0.retain(|fifo| fifo.strong_count() > 0);
+        let known = self.0.iter().filter_map(Weak::upgrade);
+        if let Some(fifo) = known.into_iter().find(|fifo| fifo.node.id() == node.id()) {
+            return Ok(fifo);
+        }
+        let pipe = nameless()?;
+        let fifo = Rc::new(Fifo {
+            node: node.clone(),
+            pipe,
+        });
+        self.0.push(Rc::downgrade(&fifo));
+        Ok(fifo)
+    }
 }
 
-/// The path at which guests find the pipe behind a FIFO.
-fn behind(cx: &Ctx, place: &VirtualPlace) -> Result<Vec<u8>, Errno> {
-    let mut fifos = cx.hv.fifos.borrow_mut();
-    let (dev, node) = (place.mount.dev(), place.node());
-    if let Some(fifo) = fifos.iter().find(|fifo| fifo.dev == dev && fifo.node.id() == node.id()) {
-        return Ok(cx.hv.reopen_path(&fifo.pipe));
-    }
-    let pipe = unnamed_fifo()?;
-    let path = cx.hv.reopen_path(&pipe);
-    if fifos.len() >= MAX_FIFOS {
-        fifos.remove(0);
-    }
-    fifos.push(Fifo {
-        dev,
-        node: node.clone(),
-        pipe,
-    });
-    Ok(path)
-}
-
-fn unnamed_fifo() -> Result<OwnedFd, Errno> {
+/// Makes a FIFO and removes its name.
+fn nameless() -> Result<OwnedFd, Errno> {
     let mut error = Errno::ENXIO;
     for directory in temporary_directories() {
         let path = directory.join(format!("umvu-{}-fifo", std::process::id()));
-        let made = mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0);
+        let made = rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0);
         let opened = made.and_then(|()| {
-            let opened = open_host(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-            unlink(&path)?;
-            opened
+            let pipe = rustix::fs::open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            rustix::fs::unlink(&path)?;
+            pipe
         });
         match opened {
             Ok(pipe) => return Ok(pipe),
@@ -83,4 +62,20 @@ fn unnamed_fifo() -> Result<OwnedFd, Errno> {
         }
     }
     Err(error)
+}
+
+/// open(2) of a virtual FIFO, which waits for the other side; the descriptor.
+pub async fn open(cx: &Ctx, place: VirtualPlace, flags: OpenFlags) -> Result<i32, Errno> {
+    let mut mask = Access::empty();
+    mask.set(Access::READ, flags.readable());
+    mask.set(Access::WRITE, flags.writable());
+    place.node().permission(cx.cx(), mask).await?;
+    let fifo = cx.hv.fifos.borrow_mut().get(place.node())?;
+    let kept = OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::CLOEXEC | OpenFlags::NONBLOCK | OpenFlags::DIRECT;
+    let fd = reopen(cx, fifo.pipe.as_fd(), flags & kept).await?;
+    let cloexec = flags.contains(OpenFlags::CLOEXEC);
+    let fd = settle(cx, fd, cloexec).await?;
+    let open = OpenFile::native(fifo, place, flags);
+    cx.task.files().insert(fd, open, cloexec);
+    Ok(fd)
 }

@@ -32,6 +32,15 @@ pub fn served(open: &OpenFile) -> Result<Rc<dyn File>, Errno> {
     open.file.clone().ok_or(Errno::EBADF)
 }
 
+/// `EBADF` for `O_PATH`.
+pub fn not_path_only(open: &OpenFile) -> Result<(), Errno> {
+    if open.flags.get().contains(OpenFlags::PATH) {
+        Err(Errno::EBADF)
+    } else {
+        Ok(())
+    }
+}
+
 /// The guest buffers of a call, in order.
 type Buffers = Vec<(u64, usize)>;
 
@@ -84,21 +93,21 @@ fn total(buffers: &Buffers) -> usize {
 }
 
 pub async fn read(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     read_from(cx, &open, None, one_buffer(cx)).await
 }
 
 pub async fn readv(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     read_from(cx, &open, None, buffers(cx)?).await
 }
 
 pub async fn pread(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let at = offset(&open, cx.arg(3))?;
@@ -107,7 +116,7 @@ pub async fn pread(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// preadv(2) and preadv2(2), whose offset −1 means the file offset.
 pub async fn preadv(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let at = vector_offset(cx, &open)?;
@@ -192,21 +201,21 @@ async fn read_at(cx: &Ctx, file: &Rc<dyn File>, at: u64, buffers: &Buffers) -> R
 }
 
 pub async fn write(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     write_to(cx, &open, None, one_buffer(cx), 0).await
 }
 
 pub async fn writev(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     write_to(cx, &open, None, buffers(cx)?, 0).await
 }
 
 pub async fn pwrite(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let at = offset(&open, cx.arg(3))?;
@@ -214,7 +223,7 @@ pub async fn pwrite(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 pub async fn pwritev(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let at = vector_offset(cx, &open)?;
@@ -283,7 +292,7 @@ async fn write_at(
 }
 
 pub async fn lseek(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;
@@ -309,7 +318,7 @@ pub async fn lseek(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 pub async fn ftruncate(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;
@@ -326,7 +335,7 @@ pub async fn ftruncate(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 pub async fn fallocate(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;
@@ -351,7 +360,7 @@ pub async fn fallocate(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 pub async fn fsync(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let data_only = i64::from(cx.call.nr) == libc::SYS_fdatasync;
@@ -361,7 +370,7 @@ pub async fn fsync(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// Writes are through already: what remains is what mappings have changed.
 pub async fn sync_file_range(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;
@@ -378,7 +387,7 @@ pub async fn sync_file_range(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 pub async fn syncfs(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     served(&open)?;
@@ -390,7 +399,7 @@ pub async fn syncfs(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// readahead(2): advice that needs no answer.
 pub async fn readahead(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     served(&open)?;
@@ -405,7 +414,7 @@ pub async fn readahead(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// posix_fadvise(2): likewise.
 pub async fn fadvise(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     if !served(&open)?.seekable() {

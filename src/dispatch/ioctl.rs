@@ -31,7 +31,7 @@ const FUSE_DEV_IOC_CLONE: u32 = 0x8004_e500;
 const BLOCK_SIZE: i32 = 4096;
 
 pub async fn ioctl(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;

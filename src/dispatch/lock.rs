@@ -10,7 +10,7 @@ use super::Ctx;
 use super::io::served;
 
 pub async fn flock(cx: &Ctx) -> Result<Reply, Errno> {
-    let Some(open) = cx.open_file(cx.fd(0)) else {
+    let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
     /// Mandatory locks, which the kernel has given up: it says yes, and does nothing.

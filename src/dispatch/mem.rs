@@ -12,7 +12,7 @@ pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
     if flags & libc::MAP_ANONYMOUS != 0 {
         return Ok(Reply::Passthrough);
     }
-    let Some(open) = cx.open_file(cx.fd(4)) else {
+    let Some(open) = cx.data_file(cx.fd(4)) else {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;

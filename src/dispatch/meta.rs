@@ -7,7 +7,7 @@ use crate::trap::Reply;
 use crate::view::{Mount, VirtualPlace};
 
 use super::context::{CWD, Target, check_writable};
-use super::io::served;
+use super::io::not_path_only;
 use super::{Ctx, host, owners};
 
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH as u32;
@@ -259,7 +259,7 @@ pub async fn fchmod(cx: &Ctx) -> Result<Reply, Errno> {
             None => Ok(Reply::Passthrough),
         };
     };
-    served(&open)?;
+    not_path_only(&open)?;
     change(cx, &open.place, mode_change(cx.int(1))).await
 }
 
@@ -304,7 +304,7 @@ pub async fn fchown(cx: &Ctx) -> Result<Reply, Errno> {
             None => Ok(Reply::Passthrough),
         };
     };
-    served(&open)?;
+    not_path_only(&open)?;
     change(cx, &open.place, owner_change(cx.int(1), cx.int(2))).await
 }
 
@@ -318,7 +318,7 @@ pub async fn utimensat(cx: &Ctx) -> Result<Reply, Errno> {
         let Some(open) = cx.open_file(cx.fd(0)) else {
             return Ok(Reply::Passthrough);
         };
-        served(&open)?;
+        not_path_only(&open)?;
         open.place.clone()
     } else {
         match resolve(cx, flags).await? {

@@ -158,6 +158,7 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_sendmmsg => socket::sendmmsg(cx).await,
         libc::SYS_recvmsg => socket::recvmsg(cx).await,
         libc::SYS_recvmmsg => socket::recvmmsg(cx).await,
+        libc::SYS_getsockname | libc::SYS_getpeername => socket::name(cx).await,
         libc::SYS_bind | libc::SYS_connect => socket::bind_or_connect(cx).await,
 
         _ => cx.elsewhere().await,

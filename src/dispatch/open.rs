@@ -9,11 +9,16 @@ use crate::trap::Reply;
 use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
 
 use super::context::{HostFile, check_writable, host_file};
-use super::install::install;
+use super::install::{PAGE, install};
 use super::{Ctx, fifo, host, procfs};
 
 /// Flags that openat(2) knows; the others are ignored by it and refused by openat2(2).
 const MODE_BITS: u32 = 0o7777;
+/// What makes `O_TMPFILE` out of `O_DIRECTORY`.
+const NAMELESS: u32 = 0o20_000_000;
+const VALID_FLAGS: u32 = 0o37_777_703;
+/// "Only if nobody must be asked": whoever sets it tries again without.
+const RESOLVE_CACHED: u64 = 0x20;
 
 pub async fn openat(cx: &Ctx) -> Result<Reply, Errno> {
     let flags = OpenFlags::from_bits_retain(cx.int(2));
@@ -23,18 +28,34 @@ pub async fn openat(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// openat2(2): as openat, with the RESOLVE_* restrictions.
 pub async fn openat2(cx: &Ctx) -> Result<Reply, Errno> {
-    const OPEN_HOW_LEN: u64 = 24;
-    if cx.arg(3) < OPEN_HOW_LEN {
+    let [flags, mode, resolve]: [u64; 3] = open_how(cx, cx.arg(2), cx.arg(3))?;
+    if resolve & RESOLVE_CACHED != 0 {
+        return Err(Errno::EAGAIN);
+    }
+    let restrictions = WalkFlags::from_resolve(resolve).ok_or(Errno::EINVAL)?;
+    let flags = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
+    let creating = flags & (OpenFlags::CREAT.bits() | NAMELESS) != 0;
+    let modes = if creating { MODE_BITS } else { 0 };
+    if flags & !VALID_FLAGS != 0 || mode & !u64::from(modes) != 0 {
         return Err(Errno::EINVAL);
     }
-    let [flags, mode, resolve]: [u64; 3] = cx.read_value(cx.arg(2))?;
-    let Some(restrictions) = WalkFlags::from_resolve(resolve) else {
-        return Ok(Reply::Passthrough);
-    };
-    if flags > u32::MAX.into() || mode & !u64::from(MODE_BITS) != 0 {
-        return Ok(Reply::Passthrough);
+    let flags = OpenFlags::from_bits_retain(flags);
+    if flags.contains(OpenFlags::PATH) && checked(flags)? != flags {
+        return Err(Errno::EINVAL);
     }
-    open(cx, OpenFlags::from_bits_retain(flags as u32), mode as u32, restrictions).await
+    open(cx, flags, mode as u32, restrictions).await
+}
+
+/// `struct open_how`, of which later kernels' fields must be unused.
+fn open_how(cx: &Ctx, address: u64, len: u64) -> Result<[u64; 3], Errno> {
+    const LEN: u64 = 24;
+    if len < LEN {
+        return Err(Errno::EINVAL);
+    }
+    if len > PAGE || cx.read(address + LEN, (len - LEN) as usize)?.iter().any(|&b| b != 0) {
+        return Err(Errno::E2BIG);
+    }
+    cx.read_value(address)
 }
 
 async fn open(cx: &Ctx, flags: OpenFlags, mode: u32, restrictions: WalkFlags) -> Result<Reply, Errno> {
@@ -67,7 +88,7 @@ fn checked(flags: OpenFlags) -> Result<OpenFlags, Errno> {
     if flags.contains(OpenFlags::PATH) {
         return Ok(flags & (OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC));
     }
-    let temporary = flags.bits() & (OpenFlags::TMPFILE - OpenFlags::DIRECTORY).bits() != 0;
+    let temporary = flags.bits() & NAMELESS != 0;
     if flags.contains(OpenFlags::DIRECTORY | OpenFlags::CREAT)
         || temporary && !(flags.contains(OpenFlags::DIRECTORY) && flags.writable())
     {
@@ -90,7 +111,7 @@ async fn open_virtual(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Re
         Some(Place::Virtual(place)) => {
             cx.answered(&place);
             if opens_fifo(&place, flags) && !found.slash {
-                return fifo::open(cx, &place, flags).await;
+                return Ok(Reply::Return(fifo::open(cx, place, flags).await?.into()));
             }
             existing(cx, place, flags, found.slash, mode).await?
         }

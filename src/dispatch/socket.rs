@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 
-use fsmodules::api::Errno;
+use fsmodules::api::{Access, Errno};
 
 use crate::abi::{Cmsghdr, Mmsghdr, Msghdr};
 use crate::hypervisor::Bound;
@@ -15,6 +15,8 @@ use super::{Ctx, fds};
 
 /// As much ancillary data as the kernel lets a message carry, and more than any program sends.
 const MAX_CONTROL: u64 = 1 << 16;
+/// `struct sockaddr_storage`.
+const MAX_ADDRESS: usize = 128;
 /// Room for a path in `struct sockaddr_un`.
 const SUN_PATH: usize = 108;
 
@@ -160,10 +162,55 @@ pub async fn bind_or_connect(cx: &Ctx) -> Result<Reply, Errno> {
     call.args[1] = slot.address;
     call.args[2] = address.len() as u64;
     let reply = cx.finish_run(call).await?;
-    if let (Reply::Return(0), Some(bound)) = (&reply, made) {
-        cx.hv.bound.borrow_mut().push(bound);
+    match (&reply, made) {
+        (Reply::Return(0), Some(bound)) => cx.hv.bound.borrow_mut().push(bound),
+        // Abstract addresses are looked up among sockets of the same type only.
+        (Reply::Return(error), None) if *error == -i64::from(Errno::ECONNREFUSED.raw()) => {
+            let of = |bound: &Bound| (bound.address() == address).then_some(bound.kind);
+            let kind = cx.hv.bound.borrow().iter().find_map(of);
+            if kind.is_some() && kind != Some(socket_type(cx).await?) {
+                return Err(Errno::EPROTOTYPE);
+            }
+        }
+        _ => {}
     }
     Ok(reply)
+}
+
+/// `SO_TYPE` of the socket in the first argument.
+async fn socket_type(cx: &Ctx) -> Result<i32, Errno> {
+    let slot = cx.scratch().await?;
+    let len_at = slot.address + 8;
+    cx.write_value(len_at, &4i32)?;
+    let (level, option) = (libc::SOL_SOCKET as u64, libc::SO_TYPE as u64);
+    let args = [cx.arg(0), level, option, slot.address, len_at, 0];
+    cx.run(libc::SYS_getsockopt, args).await?;
+    cx.read_value(slot.address)
+}
+
+/// getsockname(2) and getpeername(2): (fd, address, length). A socket that was bound to a virtual path shows that.
+pub async fn name(cx: &Ctx) -> Result<Reply, Errno> {
+    if cx.hv.bound.borrow().is_empty() {
+        return Ok(Reply::Passthrough);
+    }
+    let (address, len_at) = (cx.arg(1), cx.arg(2));
+    let room: i32 = cx.read_value(len_at)?;
+    let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
+    let slot = cx.scratch().await?;
+    let full_len = slot.address + MAX_ADDRESS as u64;
+    cx.write_value(full_len, &(MAX_ADDRESS as i32))?;
+    let args = [cx.arg(0), slot.address, full_len, 0, 0, 0];
+    cx.run(cx.call.nr.into(), args).await?;
+    let len: i32 = cx.read_value(full_len)?;
+    let mut name = cx.read(slot.address, (len as usize).min(MAX_ADDRESS))?;
+    if let Some(bound) = cx.hv.bound.borrow().iter().find(|bound| bound.address() == name) {
+        name.truncate(2);
+        name.extend_from_slice(&bound.path);
+        name.push(0);
+    }
+    cx.write(address, &name[..name.len().min(room)])?;
+    cx.write_value(len_at, &(name.len() as i32))?;
+    Ok(Reply::Return(0))
 }
 
 async fn send_to(cx: &Ctx, mut message: Msghdr, address: &[u8]) -> Result<Reply, Errno> {
@@ -208,12 +255,13 @@ async fn virtual_address(
                     return Err(Errno::EADDRINUSE);
                 }
                 slot.check_writable()?;
+                let kind = socket_type(cx).await?;
                 // The kernel's rule: a socket is born with all permissions the umask leaves.
                 let node = slot
                     .node()
                     .mknod(cx.cx(), &slot.name, libc::S_IFSOCK | 0o777, 0)
                     .await?;
-                let bound = Bound::new(&cx.hv, slot.dir.mount.dev(), node);
+                let bound = Bound::new(&cx.hv, slot.dir.mount.dev(), node, path, kind);
                 Ok(Some((bound.address(), Some(bound))))
             }
         };
@@ -223,6 +271,7 @@ async fn virtual_address(
         Target::Host(file) if file.given.is_some() => Ok(None),
         Target::Host(file) => Ok(Some((host_address(&file)?, None))),
         Target::Virtual(place) => {
+            place.node().permission(cx.cx(), Access::WRITE).await?;
             let bound = cx.hv.bound.borrow();
             let found = bound
                 .iter()

@@ -8,7 +8,7 @@ use crate::view::VirtualPlace;
 
 use super::Ctx;
 use super::context::{CWD, Target, check_writable};
-use super::io::served;
+use super::io::not_path_only;
 
 const NAME_MAX: usize = 255;
 const SIZE_MAX: u64 = 65536;
@@ -77,7 +77,7 @@ fn by_fd(cx: &Ctx) -> Result<Result<VirtualPlace, Reply>, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
         return Ok(Err(Reply::Passthrough));
     };
-    served(&open)?;
+    not_path_only(&open)?;
     Ok(Ok(open.place.clone()))
 }
 

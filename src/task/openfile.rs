@@ -12,7 +12,7 @@ use crate::view::{MountUse, VirtualPlace};
 pub struct OpenFile {
     /// Unique in the session: the owner of its flock(2) locks.
     pub id: u64,
-    /// `None` for `O_PATH`.
+    /// `None` for `O_PATH`, and where the kernel serves the data.
     pub file: Option<Rc<dyn File>>,
     /// Where it was opened.
     pub place: VirtualPlace,
@@ -26,6 +26,8 @@ pub struct OpenFile {
     pub entries: RefCell<(u64, Vec<DirEntry>)>,
     /// The placeholder's socket, where the guest polls it, and what tells its driver that it is over.
     pub stream: RefCell<Option<StreamEnd>>,
+    /// The descriptor in the guest is the file itself, not a placeholder: what keeps it in being.
+    native: Option<Rc<dyn std::any::Any>>,
     _use: MountUse,
 }
 
@@ -42,10 +44,28 @@ impl Drop for OpenFile {
 
 impl OpenFile {
     pub fn new(file: Option<Rc<dyn File>>, place: VirtualPlace, flags: OpenFlags) -> Rc<OpenFile> {
+        Rc::new(OpenFile::made(file, place, flags, None))
+    }
+
+    /// A file whose data the kernel serves.
+    pub fn native(keep: Rc<dyn std::any::Any>, place: VirtualPlace, flags: OpenFlags) -> Rc<OpenFile> {
+        Rc::new(OpenFile::made(None, place, flags, Some(keep)))
+    }
+
+    pub fn is_native(&self) -> bool {
+        self.native.is_some()
+    }
+
+    fn made(
+        file: Option<Rc<dyn File>>,
+        place: VirtualPlace,
+        flags: OpenFlags,
+        native: Option<Rc<dyn std::any::Any>>,
+    ) -> OpenFile {
         thread_local!(static NEXT: Cell<u64> = const { Cell::new(1) });
         let id = NEXT.with(|next| next.replace(next.get() + 1));
         let _use = place.mount.use_it();
-        Rc::new(OpenFile {
+        OpenFile {
             id,
             file,
             place,
@@ -54,8 +74,9 @@ impl OpenFile {
             created: Cell::new(false),
             entries: RefCell::new((0, Vec::new())),
             stream: RefCell::new(None),
+            native,
             _use,
-        })
+        }
     }
 
     /// A device or the like, as against a file with content.
