@@ -123,6 +123,7 @@ macro_rules! scenarios {
 
 scenarios![
     append,
+    arguments,
     control,
     descriptors,
     exec,

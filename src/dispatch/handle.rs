@@ -17,6 +17,8 @@ const AT_HANDLE_FID: u32 = 0x200;
 /// `FILEID_INO64_GEN`, as the kernel's FUSE makes them: a node and a generation.
 const HANDLE_TYPE: i32 = 0x81;
 const HANDLE_LEN: u32 = 12;
+/// `MAX_HANDLE_SZ`
+const MAX_HANDLE_LEN: u32 = 128;
 
 /// name_to_handle_at(2): (dirfd, path, handle, mount id, flags). The handle is a length, a type and the bytes.
 pub async fn name_to_handle_at(cx: &Ctx) -> Result<Reply, Errno> {
@@ -32,6 +34,9 @@ pub async fn name_to_handle_at(cx: &Ctx) -> Result<Reply, Errno> {
     };
     let (handle, mount) = (cx.arg(2), cx.arg(3));
     let room: u32 = cx.read_value(handle)?;
+    if room > MAX_HANDLE_LEN {
+        return Err(Errno::EINVAL);
+    }
     if flags & AT_HANDLE_MNT_ID_UNIQUE != 0 {
         cx.write_value(mount, &place.mount.unique_id())?;
     } else {

@@ -86,8 +86,19 @@ pub async fn linkat(cx: &Ctx) -> Result<Reply, Errno> {
         (Target::Native, Slot::Native) => Ok(Reply::Passthrough),
         (Target::Native | Target::Host(_), Slot::Native | Slot::Host(_)) => host::link(cx, flags).await,
         (Target::Virtual(old), Slot::Virtual(new)) => link(cx, &old, &new).await,
-        (_, Slot::Virtual(new)) if new.child.is_some() => Err(Errno::EEXIST),
-        _ => Err(Errno::EXDEV),
+        (Target::Virtual(_), _) => {
+            cx.walk(cx.fd(2), &cx.path(3)?, WalkFlags::PARENT).await?;
+            Err(Errno::EXDEV)
+        }
+        (_, Slot::Virtual(new)) => {
+            let flags = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
+            let found = cx.walk(cx.fd(0), &cx.path(1)?, flags).await?;
+            Err(match (found.place, new.child) {
+                (None, _) => Errno::ENOENT,
+                (_, Some(_)) => Errno::EEXIST,
+                _ => Errno::EXDEV,
+            })
+        }
     }
 }
 

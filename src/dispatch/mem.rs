@@ -5,6 +5,7 @@ use fsmodules::api::{Errno, MapRequest, MountFlags};
 use crate::trap::Reply;
 
 use super::Ctx;
+use super::install::PAGE;
 use super::io::served;
 
 pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
@@ -16,14 +17,13 @@ pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;
-    if cx.arg(1) == 0 {
-        return Err(Errno::EINVAL);
-    }
     let shared = matches!(flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
     let writable = shared && open.flags.get().writable();
     let protection = cx.fd(2);
-    if shared && protection & libc::PROT_WRITE != 0 && !writable || !open.flags.get().readable() {
-        return Err(Errno::EACCES);
+    let refused = shared && protection & libc::PROT_WRITE != 0 && !writable || !open.flags.get().readable();
+    if refused || cx.arg(1) == 0 || !cx.arg(5).is_multiple_of(PAGE) {
+        // The placeholder is open for the same: the kernel says what is wrong.
+        return Ok(Reply::Passthrough);
     }
     if protection & libc::PROT_EXEC != 0 && open.place.mount.flags().contains(MountFlags::NOEXEC) {
         return Err(Errno::EPERM);

@@ -17,6 +17,14 @@ fn overlap(a: LockRange, b: LockRange) -> bool {
     a.start <= b.end && b.start <= a.end
 }
 
+/// With the bytes on either side.
+fn widened(range: LockRange) -> LockRange {
+    LockRange {
+        start: range.start.saturating_sub(1),
+        end: range.end.saturating_add(1),
+    }
+}
+
 fn conflict(held: &Lock, wanted: &Lock) -> bool {
     held.flock == wanted.flock
         && held.owner != wanted.owner
@@ -25,9 +33,11 @@ fn conflict(held: &Lock, wanted: &Lock) -> bool {
 }
 
 impl LockTable {
-    /// A lock that stands in the way.
+    /// The first lock that stands in the way.
     pub fn test(&self, wanted: &Lock) -> Option<Lock> {
-        self.held.borrow().iter().find(|held| conflict(held, wanted)).copied()
+        let held = self.held.borrow();
+        let conflicts = held.iter().filter(|held| conflict(held, wanted));
+        conflicts.min_by_key(|held| held.range.start).copied()
     }
 
     /// Sets, changes or removes a lock; waits for it if asked to, until a signal comes.
@@ -66,12 +76,22 @@ impl LockTable {
             })
     }
 
-    /// The owner's locks in the range become the wanted one.
-    fn replace(&self, wanted: Lock) {
+    /// The owner's locks in the range become the wanted one, and those of its kind that touch it a part of it.
+    fn replace(&self, mut wanted: Lock) {
         let mut held = self.held.borrow_mut();
         let mut rest = Vec::with_capacity(held.len() + 2);
         for lock in held.drain(..) {
-            if lock.owner != wanted.owner || lock.flock != wanted.flock || !overlap(lock.range, wanted.range) {
+            let touching = overlap(lock.range, widened(wanted.range));
+            if lock.owner != wanted.owner || lock.flock != wanted.flock || !touching {
+                rest.push(lock);
+                continue;
+            }
+            if lock.kind == wanted.kind {
+                wanted.range.start = wanted.range.start.min(lock.range.start);
+                wanted.range.end = wanted.range.end.max(lock.range.end);
+                continue;
+            }
+            if !overlap(lock.range, wanted.range) {
                 rest.push(lock);
                 continue;
             }
@@ -143,6 +163,22 @@ mod tests {
         assert!(table.test(&lock(1, LockKind::Write, 0, 99)).is_none());
         table.release(LockOwner::Files(1));
         assert!(table.test(&lock(2, LockKind::Write, 0, u64::MAX)).is_none());
+    }
+
+    #[test]
+    fn neighbours_become_one_lock() {
+        let table = LockTable::default();
+        for (start, end) in [(10, 14), (20, 24), (15, 19)] {
+            table.replace(lock(1, LockKind::Write, start, end));
+        }
+        let found = table.test(&lock(2, LockKind::Read, 0, 99)).unwrap();
+        assert_eq!(found.range, LockRange { start: 10, end: 24 });
+        table.replace(lock(1, LockKind::Read, 0, 12));
+        let found = table.test(&lock(2, LockKind::Write, 0, 99)).unwrap();
+        assert_eq!(
+            (found.kind, found.range),
+            (LockKind::Read, LockRange { start: 0, end: 12 })
+        );
     }
 
     #[test]
