@@ -214,7 +214,7 @@ impl Walker<'_> {
             let follow = !ends
                 || !walk.flags.contains(WalkFlags::PARENT) && (walk.flags.contains(WalkFlags::FOLLOW) || walk.slash);
             let directory = walk.at.clone();
-            let child = self.child(&directory, &name).await?;
+            let child = self.child(&directory, &name, follow).await?;
             (last, parent) = (Last::Name(name), Some(directory.clone()));
             let place = match child {
                 Child::Missing if ends => return Ok(self.found(walk, parent, last, None)),
@@ -278,14 +278,15 @@ impl Walker<'_> {
         }
     }
 
-    async fn child(&self, directory: &Place, name: &Name) -> Result<Child, Errno> {
+    /// What has this name. A virtual link is read only if it is to be followed: reading it may change its times.
+    async fn child(&self, directory: &Place, name: &Name, follow: bool) -> Result<Child, Errno> {
         match directory {
             Place::Host(directory) => self.host_child(directory, name),
-            Place::Virtual(directory) => self.virtual_child(directory, name).await,
+            Place::Virtual(directory) => self.virtual_child(directory, name, follow).await,
         }
     }
 
-    async fn virtual_child(&self, directory: &VirtualPlace, name: &Name) -> Result<Child, Errno> {
+    async fn virtual_child(&self, directory: &VirtualPlace, name: &Name, follow: bool) -> Result<Child, Errno> {
         let node = match directory.node().lookup(self.cx, name).await {
             Ok(node) => node,
             Err(Errno::ENOENT) => return Ok(Child::Missing),
@@ -296,7 +297,7 @@ impl Walker<'_> {
             mount: directory.mount.clone(),
             dentry,
         };
-        let is_link = place.node().kind() == FileKind::Symlink;
+        let is_link = follow && place.node().kind() == FileKind::Symlink;
         match self.mounts.cross_down(Place::Virtual(place)) {
             Place::Virtual(place) if is_link => {
                 let target = place.node().readlink(self.cx).await?.to_vec();
