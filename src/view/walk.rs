@@ -278,10 +278,10 @@ impl Walker<'_> {
         }
     }
 
-    /// What has this name. A virtual link is read only if it is to be followed: reading it may change its times.
+    /// What has this name. A link is read only if it is to be followed: reading it may change its times.
     async fn child(&self, directory: &Place, name: &Name, follow: bool) -> Result<Child, Errno> {
         match directory {
-            Place::Host(directory) => self.host_child(directory, name),
+            Place::Host(directory) => self.host_child(directory, name, follow),
             Place::Virtual(directory) => self.virtual_child(directory, name, follow).await,
         }
     }
@@ -307,7 +307,7 @@ impl Walker<'_> {
         }
     }
 
-    fn host_child(&self, directory: &HostPlace, name: &Name) -> Result<Child, Errno> {
+    fn host_child(&self, directory: &HostPlace, name: &Name, follow: bool) -> Result<Child, Errno> {
         let path = PathBuf::from(OsStr::from_bytes(&directory.join(name)));
         let place = Place::Host(HostPlace {
             mount: directory.mount.clone(),
@@ -320,8 +320,13 @@ impl Walker<'_> {
         if let Some(child) = self.proc_child(&path, &place) {
             return Ok(child);
         }
-        match std::fs::read_link(&path) {
-            Ok(target) => Ok(Child::Symlink(place, target.into_os_string().as_bytes().to_vec())),
+        let target = match follow {
+            true => std::fs::read_link(&path).map(Some),
+            false => std::fs::symlink_metadata(&path).map(|_| None),
+        };
+        match target {
+            Ok(Some(target)) => Ok(Child::Symlink(place, target.into_os_string().as_bytes().to_vec())),
+            Ok(None) => Ok(Child::File(place)),
             Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
                 Errno::EINVAL => Ok(Child::File(place)),
                 Errno::ENOENT => Ok(Child::Missing),
