@@ -126,6 +126,22 @@ pub fn enter_parking(tid: Tid, frame: Frame) -> State {
     State::Parked(frame)
 }
 
+/// What is parked, or on the way to its parking place, gets something else to do. Any other state stays.
+pub fn unpark(tid: Tid, state: State, next: Next) -> State {
+    match state {
+        State::Parked(frame) => {
+            let _ = sys::interrupt(tid);
+            State::Leaving { frame, next }
+        }
+        State::Rewinding {
+            frame,
+            next: Next::Park,
+        } => State::Rewinding { frame, next },
+        State::Surfacing(Next::Park) => State::Surfacing(next),
+        other => other,
+    }
+}
+
 /// From the exit of a call back to its instruction, to enter another one.
 pub fn rewind(tid: Tid, mut frame: Frame, next: Next) -> State {
     if frame.mask.is_none() {

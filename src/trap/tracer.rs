@@ -28,7 +28,7 @@ use super::host::Refusals;
 use super::notify::{Listener, Notification};
 use super::state::{
     Frame, Next, State, enter, enter_parking, reply_at_entry, reply_at_exit, reply_interrupted, rewind, set_final,
-    unblocked,
+    unblocked, unpark,
 };
 use super::{Engine, Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, spawn, sys};
 use crate::abi::{RawCall, fold};
@@ -209,24 +209,8 @@ impl Tracer {
                 State::Running
             }
             State::Exit(frame) => reply_at_exit(tid, frame, reply),
-            State::Parked(frame) => {
-                let _ = sys::interrupt(tid);
-                State::Leaving {
-                    frame,
-                    next: Next::Reply(reply),
-                }
-            }
             State::Held { frame, signal } => reply_interrupted(tid, frame, reply, signal),
-            // On the way to its parking place: answered at the gate.
-            State::Rewinding {
-                frame,
-                next: Next::Park,
-            } => State::Rewinding {
-                frame,
-                next: Next::Reply(reply),
-            },
-            State::Surfacing(Next::Park) => State::Surfacing(Next::Reply(reply)),
-            other => other,
+            other => unpark(tid, other, Next::Reply(reply)),
         };
         self.threads.insert(tid, next);
     }
@@ -242,26 +226,11 @@ impl Tracer {
             State::Entry(frame) => enter(tid, frame, call, false),
             State::Notified(notification) => self.surface(tid, notification, Next::Run(call)),
             State::Exit(frame) => rewind(tid, frame, Next::Run(call)),
-            State::Parked(frame) => {
-                let _ = sys::interrupt(tid);
-                State::Leaving {
-                    frame,
-                    next: Next::Run(call),
-                }
-            }
             State::Held { mut frame, signal } => {
                 frame.signal = signal;
                 rewind(tid, frame, Next::Run(call))
             }
-            State::Rewinding {
-                frame,
-                next: Next::Park,
-            } => State::Rewinding {
-                frame,
-                next: Next::Run(call),
-            },
-            State::Surfacing(Next::Park) => State::Surfacing(Next::Run(call)),
-            other => other,
+            other => unpark(tid, other, Next::Run(call)),
         };
         self.threads.insert(tid, next);
     }
