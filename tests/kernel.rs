@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use common::{Work, is_root, stdout, text};
+use common::{Work, assert_same, has_kernel_fuse, stdout, text};
 
 fn script(name: &str) -> String {
     format!("{}/tests/scenarios/{name}.sh", env!("CARGO_MANIFEST_DIR"))
@@ -31,19 +31,12 @@ fn in_view(name: &str) -> Output {
 
 /// `None` where the kernel's FUSE cannot be used.
 fn on_kernel(name: &str) -> Option<Output> {
-    let usable = is_root()
-        && std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/fuse")
-            .is_ok();
-    if !usable {
-        eprintln!("{name}: not compared, as kernel FUSE needs root and /dev/fuse");
+    if !has_kernel_fuse(name) {
         return None;
     }
     let work = Work::new();
     let mut server = work
-        .privileged("umvu-memfs")
+        .as_tester("umvu-memfs")
         .args(["-o", "allow_other", "memory", "mnt"])
         .spawn()
         .expect("umvu-memfs starts");
@@ -78,15 +71,9 @@ fn wait_until(condition: impl Fn() -> bool) {
 
 fn compare(name: &str) {
     let view = in_view(name);
-    let seen = stdout(&view);
-    assert!(!seen.is_empty(), "{name} prints nothing");
+    assert!(!stdout(&view).is_empty(), "{name} prints nothing");
     if let Some(kernel) = on_kernel(name) {
-        assert_eq!(seen, stdout(&kernel), "left: in the view; right: the kernel");
-        assert_eq!(
-            text(&view.stderr),
-            text(&kernel.stderr),
-            "left: in the view; right: the kernel"
-        );
+        assert_same(&view, &kernel);
     }
 }
 

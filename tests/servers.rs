@@ -8,7 +8,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{Work, is_root, stdout, text};
+use common::{Work, assert_same, has_kernel_fuse, stdout};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers")
@@ -32,14 +32,7 @@ fn in_view(name: &str) -> Output {
 
 /// `None` where the kernel's FUSE cannot be used.
 fn on_kernel(name: &str) -> Option<Output> {
-    let usable = is_root()
-        && std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/fuse")
-            .is_ok();
-    if !usable {
-        eprintln!("{name}: not compared, as kernel FUSE needs root and /dev/fuse");
+    if !has_kernel_fuse(name) {
         return None;
     }
     let work = Work::new();
@@ -50,14 +43,9 @@ fn on_kernel(name: &str) -> Option<Output> {
 
 fn compare(name: &str) {
     let view = in_view(name);
-    let seen = stdout(&view);
+    stdout(&view);
     if let Some(kernel) = on_kernel(name) {
-        assert_eq!(seen, stdout(&kernel), "left: in the view; right: the kernel");
-        assert_eq!(
-            text(&view.stderr),
-            text(&kernel.stderr),
-            "left: in the view; right: the kernel"
-        );
+        assert_same(&view, &kernel);
     }
 }
 

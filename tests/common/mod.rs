@@ -17,6 +17,26 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Can a test be run on the kernel's FUSE as well? Says so if it cannot.
+pub fn has_kernel_fuse(test: &str) -> bool {
+    let usable = is_root() && fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    if !usable {
+        eprintln!("{test}: not compared, as kernel FUSE needs root and /dev/fuse");
+    }
+    usable
+}
+
+/// What a script said in a view and on the kernel must be the same.
+#[track_caller]
+pub fn assert_same(view: &Output, kernel: &Output) {
+    assert_eq!(stdout(view), stdout(kernel), "left: in the view; right: the kernel");
+    assert_eq!(
+        text(&view.stderr),
+        text(&kernel.stderr),
+        "left: in the view; right: the kernel"
+    );
+}
+
 /// A directory with copies of the programs, which every user can reach.
 fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<TempDir> = OnceLock::new();
@@ -74,13 +94,6 @@ impl Work {
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }
-        command
-    }
-
-    /// As [`Work::command`], by the user who runs the tests.
-    pub fn privileged(&self, program: &str) -> Command {
-        let mut command = Command::new(programs().join(program));
-        command.current_dir(self.path());
         command
     }
 
