@@ -1,8 +1,8 @@
 //! A session: one view from its first program to its end. The loop that owns everything.
 //!
-//! Only this loop blocks. Each caught call is one future; a call that waits for longer than [`crate::trap::Tracer::patience`] has its
-//! thread parked, so that signals reach it. When the command ends, what is mounted is written back and unmounted, and
-//! the servers have a grace period to end.
+//! Only this loop blocks. Each caught call is one future; a call that waits for longer than
+//! [`crate::trap::Tracer::patience`] has its thread parked, so that signals reach it. When the command ends, what is
+//! mounted is written back and unmounted, and the servers have a grace period to end.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};

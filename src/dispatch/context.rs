@@ -236,8 +236,7 @@ impl Ctx {
         if let Some(file) = self.open_file(fd) {
             return Ok(Place::Virtual(file.place.clone()));
         }
-        let link = format!("/proc/{}/fd/{fd}", self.task.tid.get());
-        let path = std::fs::read_link(link).map_err(|_| Errno::EBADF)?;
+        let path = std::fs::read_link(self.task.fd_link(fd)).map_err(|_| Errno::EBADF)?;
         let through = self.task.files.borrow().through(fd);
         let root = self.task.fs.borrow().root.borrow().clone();
         Ok(self.hv.mounts.host_place(&path, &root, through.as_ref()))
@@ -246,7 +245,7 @@ impl Ctx {
     /// The host's file behind a descriptor, whether it has a name or not.
     pub fn host_file_of(&self, fd: i32) -> Result<HostFile, Errno> {
         use std::os::unix::fs::MetadataExt;
-        let link = format!("/proc/{}/fd/{fd}", self.task.tid.get());
+        let link = self.task.fd_link(fd);
         let Place::Host(place) = self.place_of(fd)? else {
             return Err(Errno::EBADF);
         };
@@ -255,7 +254,7 @@ impl Ctx {
             return Ok(HostFile::at(place));
         }
         Ok(HostFile {
-            path: link.into_bytes(),
+            path: link.into_os_string().into_encoded_bytes(),
             given: None,
             mount: place.mount,
             covered: false,

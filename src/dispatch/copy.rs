@@ -180,8 +180,7 @@ impl End {
         match self {
             End::Virtual(open, ..) => Ok(Some(open.place.node().kind())),
             End::Real(fd, _) => {
-                let link = format!("/proc/{}/fd/{fd}", cx.task.tid.get());
-                let meta = std::fs::metadata(link).map_err(|_| Errno::EBADF)?;
+                let meta = std::fs::metadata(cx.task.fd_link(*fd)).map_err(|_| Errno::EBADF)?;
                 Ok(FileKind::from_mode(std::os::unix::fs::MetadataExt::mode(&meta)))
             }
         }
@@ -190,7 +189,7 @@ impl End {
 
 /// The guest's end of a pipe, opened anew so that nothing waits for it; `None` for any other file.
 fn pipe(cx: &Ctx, fd: i32, mode: OFlags) -> Option<OwnedFd> {
-    let link = format!("/proc/{}/fd/{fd}", cx.task.tid.get());
+    let link = cx.task.fd_link(fd);
     let stat = rustix::fs::stat(&link).ok()?;
     if FileKind::from_mode(stat.st_mode) != Some(FileKind::Fifo) {
         return None;

@@ -91,8 +91,7 @@ fn standard_open(cx: &Ctx) -> bool {
 }
 
 fn is_open(cx: &Ctx, fd: i32) -> bool {
-    let link = format!("/proc/{}/fd/{fd}", cx.task.tid.get());
-    rustix::fs::statat(rustix::fs::CWD, link, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    rustix::fs::statat(rustix::fs::CWD, cx.task.fd_link(fd), AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Lets the guest open one of umvu's own descriptors anew, at the lowest free number.

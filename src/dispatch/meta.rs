@@ -1,6 +1,6 @@
 //! Attributes: the stat family, access, chmod, chown, utimens, truncate, statfs.
 
-use fsmodules::api::{Access, Attr, AttrQuery, Errno, FileKind, MountFlags, SetAttr, SetTime, StatFs, Time};
+use fsmodules::api::{Access, Attr, AttrQuery, Errno, FileKind, MountFlags, SetAttr, SetTime, StatFs, Time, split_dev};
 
 use crate::abi::{Stat, Statfs, Statx, StatxTimestamp, Timespec, Timeval, Utimbuf};
 use crate::trap::Reply;
@@ -59,7 +59,7 @@ pub async fn newfstatat(cx: &Ctx) -> Result<Reply, Errno> {
 pub async fn fstat(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
         return match cx.task.creds() {
-            Some(_) => owners::stat(cx, &owners::of_fd(&cx.task, cx.fd(0)), true, cx.arg(1)).map_err(no_such_fd),
+            Some(_) => owners::stat(cx, &cx.task.fd_link(cx.fd(0)), true, cx.arg(1)).map_err(no_such_fd),
             None => Ok(Reply::Passthrough),
         };
     };
@@ -103,10 +103,6 @@ fn stat(attr: &Attr, dev: u64) -> Stat {
 fn wide_dev(dev: u32) -> u64 {
     let (major, minor) = split_dev(dev);
     libc::makedev(major, minor)
-}
-
-fn split_dev(dev: u32) -> (u32, u32) {
-    ((dev & 0xfff00) >> 8, (dev & 0xff) | ((dev >> 12) & 0xfff00))
 }
 
 pub async fn statx(cx: &Ctx) -> Result<Reply, Errno> {
@@ -253,9 +249,7 @@ pub async fn fchmodat(cx: &Ctx) -> Result<Reply, Errno> {
 pub async fn fchmod(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
         return match cx.task.creds() {
-            Some(creds) => {
-                owners::chmod(cx, &creds, &owners::of_fd(&cx.task, cx.fd(0)), true, cx.int(1)).map_err(no_such_fd)
-            }
+            Some(creds) => owners::chmod(cx, &creds, &cx.task.fd_link(cx.fd(0)), true, cx.int(1)).map_err(no_such_fd),
             None => Ok(Reply::Passthrough),
         };
     };
@@ -298,7 +292,7 @@ pub async fn fchown(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
         return match cx.task.creds() {
             Some(creds) => {
-                let path = owners::of_fd(&cx.task, cx.fd(0));
+                let path = cx.task.fd_link(cx.fd(0));
                 owners::chown(cx, &creds, &path, true, [cx.int(1), cx.int(2)]).map_err(no_such_fd)
             }
             None => Ok(Reply::Passthrough),

@@ -6,14 +6,13 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use fsmodules::api::{Access, Errno, FileKind, MountFlags, OpenFlags, SetAttr};
 use fsmodules::ids::{Cap, Creds, Owner, changed, may_remove, permits};
 
 use crate::abi::{Stat, Statx, StatxTimestamp};
-use crate::task::Task;
 use crate::trap::Reply;
 use crate::view::{Found, HostPlace, HostRights, Place};
 
@@ -62,11 +61,6 @@ fn look(path: &Path, follow: bool) -> Result<Metadata, Errno> {
 
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
-}
-
-/// The link to what a descriptor of the caller stands for.
-pub fn of_fd(task: &Task, fd: i32) -> PathBuf {
-    format!("/proc/{}/fd/{fd}", task.tid.get()).into()
 }
 
 // Permissions.

@@ -151,7 +151,7 @@ impl Links<'_> {
     /// A directory of the host that was opened through another mount than the base mount.
     fn opened_on_host(&self, task: &Task, fd: i32) -> Option<Place> {
         let through = task.files().through(fd)?;
-        let path = std::fs::read_link(format!("/proc/{}/fd/{fd}", task.tid.get())).ok()?;
+        let path = std::fs::read_link(task.fd_link(fd)).ok()?;
         let root = task.fs().root.borrow().clone();
         Some(self.hv.mounts.host_place(&path, &root, Some(&through))).filter(|place| !place.is_plain())
     }

@@ -31,7 +31,7 @@ pub struct Travelling {
 const MAX_TRAVELLING: usize = 1024;
 
 fn placeholder_inode(cx: &Ctx, fd: i32) -> Option<(u64, u64)> {
-    let meta = std::fs::metadata(format!("/proc/{}/fd/{fd}", cx.task.tid.get())).ok()?;
+    let meta = std::fs::metadata(cx.task.fd_link(fd)).ok()?;
     Some((meta.dev(), meta.ino()))
 }
 

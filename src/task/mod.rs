@@ -14,6 +14,7 @@ pub use mm::{AREA_LEN, Mm, SLOT_LEN, Slot as ScratchSlot};
 pub use openfile::OpenFile;
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use fsmodules::api::Ids;
@@ -195,6 +196,11 @@ impl Task {
 
     pub fn process(&self) -> Rc<Process> {
         self.process.borrow().clone()
+    }
+
+    /// The link to what one of its descriptors stands for (proc(5)).
+    pub fn fd_link(&self, fd: i32) -> PathBuf {
+        format!("/proc/{}/fd/{fd}", self.tid.get()).into()
     }
 
     pub fn tgid(&self) -> Tid {

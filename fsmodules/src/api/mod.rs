@@ -18,7 +18,7 @@ pub use fuse_compat::Errno;
 pub use module::{Device, Module, MountFlags, MountRequest};
 pub use types::{
     Access, Attr, AttrQuery, Chunks, Created, DirEntry, FileKind, Name, OpenFlags, RenameFlags, SetAttr, SetTime,
-    StatFs, Time, XattrFlags,
+    StatFs, Time, XattrFlags, split_dev,
 };
 pub use vnode::{Description, FileSystem, Vnode};
 

@@ -243,3 +243,8 @@ pub struct StatFs {
     pub namelen: u64,
     pub frsize: u64,
 }
+
+/// The major and minor number in the kernel's 32-bit form of a device number (`new_decode_dev`), as [`Attr::rdev`] has it.
+pub fn split_dev(dev: u32) -> (u32, u32) {
+    ((dev & 0xfff00) >> 8, (dev & 0xff) | ((dev >> 12) & 0xfff00))
+}

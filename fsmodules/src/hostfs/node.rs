@@ -17,7 +17,7 @@ use super::file::{HostDir, HostFile};
 use super::{HANDLE, HostFs, errno};
 use crate::api::{
     Access, Attr, AttrQuery, Created, Cx, Errno, File, FileKind, Name, Op, OpenFlags, RenameFlags, SetAttr, SetTime,
-    StatFs, Time, Vnode, XattrFlags,
+    StatFs, Time, Vnode, XattrFlags, split_dev,
 };
 use crate::fuse::locks::LockTable;
 use crate::ids::{Creds, Owner, changed, permits};
@@ -228,7 +228,8 @@ fn encoded_dev(dev: u64) -> u32 {
 }
 
 fn decoded_dev(dev: u32) -> u64 {
-    rustix::fs::makedev((dev & 0xfff00) >> 8, dev & 0xff | (dev >> 12) & 0xfff00)
+    let (major, minor) = split_dev(dev);
+    rustix::fs::makedev(major, minor)
 }
 
 impl Vnode for HostNode {
