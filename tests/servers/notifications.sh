@@ -17,3 +17,10 @@ say epoch; cat mnt/f
 say known
 say entry f; say entry g; say entry d; say known
 unserve
+# FOPEN_KEEP_CACHE: what is closed keeps its content, until the server says that it is not needed.
+serve --open-flags 2
+echo hello > mnt/kept; cat mnt/kept; say known
+say prune kept; say prune '#999'
+while say known | grep -q kept; do sleep 0.02; done
+cat mnt/kept
+unserve

@@ -184,6 +184,15 @@ impl FuseFs {
         }
     }
 
+    /// NOTIFY_PRUNE: nothing that only waits to be used again keeps these files.
+    pub fn prune(&self, nodeids: &[u64]) {
+        let closed = self.closed.take().into_iter();
+        let (pruned, kept): (VecDeque<_>, VecDeque<_>) = closed.partition(|node| nodeids.contains(&node.nodeid()));
+        self.closed.replace(kept);
+        pruned.iter().for_each(|node| node.drop_content_if_closed());
+        self.nodes().iter().for_each(|dir| dir.prune(nodeids));
+    }
+
     /// Is the caller the one who mounted it, or are all allowed (`fuse_allow_current_process`)?
     pub fn allows(&self, cx: Cx<'_>) -> bool {
         let (ids, uid, gid) = (cx.caller.ids(), self.options.user_id, self.options.group_id);

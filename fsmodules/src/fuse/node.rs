@@ -305,7 +305,7 @@ impl Node {
         Ok(())
     }
 
-    /// NOTIFY_PRUNE: these nodes are not worth keeping.
+    /// Forgets the names of these nodes.
     pub fn prune(&self, nodes: &[u64]) {
         let unwanted = |known: &KnownName| known.child.as_ref().is_some_and(|node| nodes.contains(&node.nodeid()));
         let pruned: Vec<_> = self.names.borrow_mut().extract_if(|_, known| unwanted(known)).collect();

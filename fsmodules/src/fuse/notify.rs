@@ -48,11 +48,7 @@ impl Listener for FuseFs {
                     .retrieved(unique, id, offset, node.retrieve(offset, size))?;
             }
             Notification::IncEpoch => self.epoch.set(self.epoch.get() + 1),
-            Notification::Prune { nodes } => {
-                for dir in self.nodes() {
-                    dir.prune(&nodes);
-                }
-            }
+            Notification::Prune { nodes } => self.prune(&nodes),
         }
         Ok(())
     }
