@@ -1,4 +1,4 @@
-//! umvu's own `fusermount3`, for views on hosts that have none. It needs no privileges: the view does the mounting.
+//! umvu's own `fusermount3`. It needs no privileges: the view does the mounting.
 //!
 //! Protocol: the FUSE library makes a socket pair, gives one end's number in `_FUSE_COMMFD`, and receives the device
 //! descriptor there, with one byte (libfuse, util/fusermount.c).
@@ -186,7 +186,19 @@ fn send(socket: &OwnedFd, device: &OwnedFd) -> Result<(), String> {
 
 /// auto_unmount: when the server is gone, its end of the socket closes, and what it left mounted is detached.
 fn wait_and_unmount(socket: OwnedFd, mountpoint: &Path) -> Result<(), String> {
-    // In the background, as a daemon: the library waits for this process only with the other protocol.
+    let mountpoint =
+        std::path::absolute(mountpoint).map_err(|e| format!("cannot tell where it is: {}", io_text(&e)))?;
+    // Nobody waits for this process: it must not hold the terminal, a pipe or a directory.
+    let text = |e: rustix::io::Errno| format!("cannot go to the background: {}", io_text(&e.into()));
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(text)?;
+    rustix::stdio::dup2_stdin(&null).map_err(text)?;
+    rustix::stdio::dup2_stdout(&null).map_err(text)?;
+    rustix::stdio::dup2_stderr(&null).map_err(text)?;
+    drop(null);
+    inherited::close_all_but(&socket);
+    rustix::process::chdir("/").map_err(text)?;
+    // A process that leads its group has been put into the background by somebody else.
+    let _ = rustix::process::setsid();
     let mut byte = [0; 1];
     loop {
         match rustix::io::read(&socket, &mut byte) {
@@ -195,9 +207,9 @@ fn wait_and_unmount(socket: OwnedFd, mountpoint: &Path) -> Result<(), String> {
             Err(_) => break,
         }
     }
-    if is_dead(mountpoint) {
+    if is_dead(&mountpoint) {
         // Somebody else may have been faster.
-        let _ = rustix::mount::unmount(mountpoint, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        let _ = rustix::mount::unmount(&mountpoint, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     }
     Ok(())
 }

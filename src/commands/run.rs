@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -165,7 +166,9 @@ fn fit_out(mounts: &Mounts, modules: &[Rc<dyn Module>]) {
     let Ok(own) = own_path() else { return };
     for name in APPLETS.iter().chain(&["fusermount"]) {
         let path = Path::new("/usr/bin").join(name);
-        if !path.exists() && search_path(name.as_ref()).is_err() {
+        // The host's fusermount3 relies on privileges that nothing in a view gets.
+        let powerless = path.metadata().is_ok_and(|found| found.mode() & libc::S_ISUID != 0);
+        if powerless || !path.exists() && search_path(name.as_ref()).is_err() {
             mounts.fit_command(&path, &own);
         }
     }
