@@ -1,5 +1,7 @@
 //! SETATTR: chmod, chown, truncate, utimensat, and the clearing of set-id bits (`fs/fuse/dir.c`, `fuse_do_setattr`).
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use fuse_compat::kernel::expiry;
 use fuse_compat::wire::abi::{InitFlags, SetattrIn, SetattrValid};
 
@@ -119,19 +121,21 @@ impl Node {
         if change.uid.is_some() || change.gid.is_some() || change.mode.is_none() && !times {
             valid |= self.kill_set_id(cx, &mut set, change.mode.is_none()).await?;
         }
-        if let Some(time) = change.atime {
+        // Some servers look at the time alone, and not at the flag that it is the present one.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wire = |time| match time {
+            SetTime::Now => (now.as_secs(), now.subsec_nanos(), true),
+            SetTime::At(at) => (at.sec as u64, at.nsec, false),
+        };
+        if let Some((sec, nsec, now)) = change.atime.map(wire) {
+            (set.atime, set.atimensec) = (sec, nsec);
             valid |= SetattrValid::ATIME;
-            match time {
-                SetTime::Now => valid |= SetattrValid::ATIME_NOW,
-                SetTime::At(at) => (set.atime, set.atimensec) = (at.sec as u64, at.nsec),
-            }
+            valid.set(SetattrValid::ATIME_NOW, now);
         }
-        if let Some(time) = change.mtime {
+        if let Some((sec, nsec, now)) = change.mtime.map(wire) {
+            (set.mtime, set.mtimensec) = (sec, nsec);
             valid |= SetattrValid::MTIME;
-            match time {
-                SetTime::Now => valid |= SetattrValid::MTIME_NOW,
-                SetTime::At(at) => (set.mtime, set.mtimensec) = (at.sec as u64, at.nsec),
-            }
+            valid.set(SetattrValid::MTIME_NOW, now);
         }
         self.send(cx, set, valid).await
     }

@@ -364,8 +364,10 @@ impl Node {
             .calls(cx)
             .link(target.nodeid(), self.nodeid(), name.as_bytes())
             .await;
-        target.expire();
-        // Servers that know files by their paths give the new name a node of its own.
+        // Servers that know files by their paths give the new name a node of its own; what is known of the old one stays.
+        if matches!(entry, Err(Errno::EINTR)) {
+            target.expire();
+        }
         self.made(name, entry, version).map(drop)
     }
 
