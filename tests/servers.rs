@@ -70,6 +70,7 @@ scripts![
     errors,
     interrupts,
     kills,
+    mappings,
     notifications,
     polling,
     stopped,

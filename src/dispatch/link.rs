@@ -6,7 +6,7 @@ use crate::trap::Reply;
 use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
 
 use super::context::{CWD, NameIn, Slot, Target};
-use super::{Ctx, host, procfs};
+use super::{Ctx, host, mem, procfs};
 
 pub async fn mknodat(cx: &Ctx) -> Result<Reply, Errno> {
     let slot = match cx.new_slot(cx.fd(0), &cx.path(1)?).await? {
@@ -153,6 +153,7 @@ async fn remove(cx: &Ctx, dirfd: i32, arg: usize, directory: bool) -> Result<Rep
     if cx.hv.mounts.is_mountpoint(&child) {
         return Err(Errno::EBUSY);
     }
+    mem::close_unmapped(cx, &cx.task).await;
     if directory {
         slot.node().rmdir(cx.cx(), &slot.name).await?;
     } else {
@@ -248,6 +249,7 @@ async fn rename(cx: &Ctx, old: &NameIn, new: &NameIn, flags: RenameFlags) -> Res
             }
         }
     }
+    mem::close_unmapped(cx, &cx.task).await;
     old.node()
         .rename(cx.cx(), &old.name, new.dir.node(), &new.name, flags)
         .await?;

@@ -1,7 +1,11 @@
 //! Mapping virtual files. The mapping itself is the kernel's, of the placeholder's memory file.
 
-use fsmodules::api::{Errno, MapRequest, MountFlags};
+use std::collections::HashSet;
+use std::rc::Rc;
 
+use fsmodules::api::{Backing, Errno, MapRequest, MountFlags};
+
+use crate::task::{OpenFile, Task};
 use crate::trap::Reply;
 
 use super::Ctx;
@@ -43,6 +47,36 @@ pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
         }
     }
     Ok(Reply::Passthrough)
+}
+
+/// Closes the files that a process has mapped no more, as munmap(2) is never caught: done before anything that a file's
+/// being open would be seen by. What the mappings changed is written back first.
+pub async fn close_unmapped(cx: &Ctx, task: &Task) {
+    let mm = task.mm();
+    if mm.mapped.borrow().is_empty() {
+        return;
+    }
+    let Ok(maps) = std::fs::read(format!("/proc/{}/maps", task.tid.get())) else {
+        return;
+    };
+    let maps = String::from_utf8_lossy(&maps);
+    let inodes: HashSet<&str> = maps.lines().filter_map(|line| line.split_whitespace().nth(4)).collect();
+    let in_use = |open: &Rc<OpenFile>| {
+        let memory = open.file.as_ref().and_then(|file| match file.backing() {
+            Backing::Memory(memory) => rustix::fs::fstat(memory).ok(),
+            _ => None,
+        });
+        // One that has a descriptor left may be about to be mapped.
+        Rc::strong_count(open) > 1 || memory.is_none_or(|memory| inodes.contains(memory.st_ino.to_string().as_str()))
+    };
+    let (kept, gone): (Vec<_>, Vec<_>) = mm.mapped.take().into_iter().partition(in_use);
+    mm.mapped.borrow_mut().extend(kept);
+    for open in gone {
+        if let Ok(file) = served(&open) {
+            // As when the kernel unmaps: nobody hears of errors.
+            let _ = file.write_back(cx.cx()).await;
+        }
+    }
 }
 
 /// msync(2): what shared mappings of the process have changed goes to the servers.

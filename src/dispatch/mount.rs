@@ -7,8 +7,8 @@ use fsmodules::api::{Errno, File, FileKind, MountFlags, MountRequest, Op, Vnode}
 use crate::trap::Reply;
 use crate::view::{Place, WalkFlags};
 
-use super::Ctx;
 use super::context::{CWD, Target};
+use super::{Ctx, mem};
 
 const MS_REMOUNT: u64 = 32;
 const MS_BIND: u64 = 4096;
@@ -184,6 +184,10 @@ pub async fn umount2(cx: &Ctx) -> Result<Reply, Errno> {
         fs.abort();
     }
     if flags & libc::MNT_DETACH == 0 {
+        let tasks: Vec<_> = cx.hv.tasks.borrow().values().cloned().collect();
+        for task in tasks {
+            mem::close_unmapped(cx, &task).await;
+        }
         if cx.hv.mounts.is_busy(&mount) {
             return Err(Errno::EBUSY);
         }

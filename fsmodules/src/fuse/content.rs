@@ -441,6 +441,11 @@ impl Content {
         self.shared.borrow().is_some()
     }
 
+    /// Is there something to write back?
+    pub fn is_changed(&self) -> bool {
+        self.changed().is_ok_and(|runs| !runs.is_empty())
+    }
+
     /// Sends what was changed through shared mappings.
     pub async fn write_back(&self, node: &Node) -> Result<(), Errno> {
         let (writer, client) = match &*self.shared.borrow() {

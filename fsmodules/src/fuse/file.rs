@@ -600,7 +600,7 @@ impl Drop for FuseFile {
         let keep = self.has(FopenFlags::KEEP_CACHE);
         match self.content.get() {
             // Until its mapped changes are written, the file counts as open.
-            Some(content) if content.is_shared() => self.node.fs.host.spawn(Box::pin(async move {
+            Some(content) if content.is_changed() => self.node.fs.host.spawn(Box::pin(async move {
                 // Nobody is left who could be told.
                 let _ = node.write_back().await;
                 node.closed(keep);
