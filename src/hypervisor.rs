@@ -50,6 +50,9 @@ pub struct Hypervisor {
     pub programs: RefCell<Copies>,
     /// Who those are who enter the view, if not who they are outside.
     pub user: RefCell<Option<Creds>>,
+    /// Has somebody become another user in a view whose own user is the real one? What they give away, the programs
+    /// that are executed from then on see too.
+    pub mixed_ids: Cell<bool>,
     /// What the view shows of the host's files to those whose ids are virtual.
     pub owners: Rc<RefCell<Owners>>,
     /// The host's files, for file systems that are built on them.
@@ -103,6 +106,7 @@ impl Hypervisor {
             fifos: RefCell::default(),
             programs: RefCell::default(),
             user: RefCell::default(),
+            mixed_ids: Cell::new(false),
             host_files: HostFs::new(owners.clone()),
             owners,
             nowhere,

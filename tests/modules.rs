@@ -411,12 +411,14 @@ fn a_tree_with_changes_elsewhere() {
     };
     let seen = run(
         "id -u; pwd; echo new > /etc/new; chown 5:6 /etc/passwd; chmod 4711 /etc/passwd; stat -c '%u %g %a' /etc/passwd /etc/group; \
-        rm /bin/script; mkdir -m 2750 /own; chown :77 /own; stat -c %A /own; mknod /etc/dev c 1 5; \
+        rm /bin/script; mkdir -m 2750 /own; chown :77 /own; stat -c %A /own; mkdir /own/sub; \
+        stat -c '%g %a' /own/sub; rm -r /own/sub; touch /own/file; stat -c '%g %F' /own/file; mknod /etc/dev c 1 5; \
+        mknod /etc/null c 1 3; echo gone > /etc/null; cat /etc/null; head -c 1 /etc/dev > /etc/zero; stat -c %s /etc/zero; \
         stat -c '%F %t %T' /etc/dev; readlink /proc/self/exe; cat < /etc/new; grep -c ^overlay /proc/mounts; ls -d /proc/self",
     );
     assert_eq!(
         seen,
-        "0\n/\n5 6 4711\n0 0 644\ndrwxr-s---\ncharacter special file 1 5\n/bin/readlink\nnew\n1\n/proc/self\n"
+        "0\n/\n5 6 4711\n0 0 644\ndrwxr-s---\n77 2755\n77 regular empty file\n1\ncharacter special file 1 5\n/bin/readlink\nnew\n1\n/proc/self\n"
     );
     let seen = run("stat -c '%u %g %a' /etc/passwd /own; ls /bin/script 2>/dev/null; cat /etc/new");
     assert_eq!(seen, "5 6 4711\n0 77 2750\nnew\n");
@@ -434,5 +436,23 @@ fn layers_that_fuse_serves() {
     assert_eq!(
         seen,
         "m:\nd\nx\n\nm/d:\nf\nlow\nmore\nlow\nlow:\nd\nx\n\nm:\nd\nd\ng\nx\nlow\nmore\n"
+    );
+}
+
+#[test]
+fn what_another_user_gave_away_is_seen_by_all() {
+    let work = Work::new();
+    let seen = stdout(&work.sh(
+        "id -u; touch f; vusu root -c 'chown 1000:1001 f; mknod d c 1 3; id -u'; stat -c '%u %g' f; stat -c '%F %t %T' d; \
+         id -u; cat < f; touch mine; sh -c 'echo no > f' 2>/dev/null || echo denied; stat -c %u mine; rm f && ls",
+    ));
+    let me = if is_root() {
+        "65534".to_owned()
+    } else {
+        rustix::process::getuid().as_raw().to_string()
+    };
+    assert_eq!(
+        seen,
+        format!("{me}\n0\n1000 1001\ncharacter special file 1 3\n{me}\ndenied\n{me}\nd\nmine\nmnt\n")
     );
 }

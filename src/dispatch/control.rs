@@ -64,6 +64,8 @@ async fn serve(cx: &Ctx, request: Request) -> Result<Response, Errno> {
             let creds = Creds::of(uid, gid, groups);
             if for_the_view {
                 cx.hv.user.replace(Some(creds.clone()));
+            } else if cx.hv.user.borrow().is_none() {
+                cx.hv.mixed_ids.set(true);
             }
             catch_ids(cx).await?;
             cx.task.set_creds(creds);

@@ -15,7 +15,7 @@ use crate::view::{Place, VirtualPlace, WalkFlags};
 
 use super::context::{CWD, HostFile, Target, host_file};
 use super::install::PAGE;
-use super::{Ctx, elf, owners};
+use super::{Ctx, elf, ids, owners};
 
 /// `BINPRM_BUF_SIZE`: as much of a script as the kernel looks at.
 const HEADER: usize = 256;
@@ -23,6 +23,7 @@ const HEADER: usize = 256;
 const MAX_DEPTH: usize = 5;
 
 pub async fn execve(cx: &Ctx) -> Result<Reply, Errno> {
+    ids::share(cx).await?;
     let path = cx.path(0)?;
     let program = find(cx, CWD, &path, 0, true).await?;
     start(cx, program, path, cx.arg(1), cx.arg(2)).await
@@ -33,6 +34,7 @@ pub async fn execveat(cx: &Ctx) -> Result<Reply, Errno> {
     if flags & !(libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW) as u32 != 0 {
         return Err(Errno::EINVAL);
     }
+    ids::share(cx).await?;
     let follow = flags & libc::AT_SYMLINK_NOFOLLOW as u32 == 0;
     let program = find(cx, dirfd, &path, flags, follow).await?;
     if let Program::Virtual(place) = &program

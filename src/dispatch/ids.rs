@@ -2,18 +2,30 @@
 
 use std::rc::Rc;
 
-use fsmodules::api::Errno;
+use fsmodules::api::{Errno, Ids};
 use fsmodules::ids::{CapSets, Creds, Triple};
 
 use crate::task::Task;
 use crate::trap::{Reply, Tid};
 
 use super::Ctx;
+use super::install::catch_ids;
 
 /// `NGROUPS_MAX`
 const MAX_GROUPS: usize = 65536;
 const PR_SET_SECUREBITS: i32 = 28;
 const PR_GET_SECUREBITS: i32 = 27;
+
+/// Who executes a program in a view of mixed ids: its own ids stay, but are virtual from now on, so that it sees what
+/// others have changed.
+pub async fn share(cx: &Ctx) -> Result<(), Errno> {
+    if cx.hv.mixed_ids.get() && cx.task.creds().is_none() {
+        let ids = cx.task.ids();
+        catch_ids(cx).await?;
+        cx.task.set_creds(Creds::having(Ids::clone(&ids)));
+    }
+    Ok(())
+}
 
 /// getuid(2) and its relatives.
 pub async fn get(cx: &Ctx) -> Result<Reply, Errno> {

@@ -100,7 +100,7 @@ fn stat(attr: &Attr, dev: u64) -> Stat {
 }
 
 /// The kernel's 32-bit device number (`new_encode_dev`) as `dev_t` of glibc's makedev(3).
-fn wide_dev(dev: u32) -> u64 {
+pub fn wide_dev(dev: u32) -> u64 {
     let (major, minor) = split_dev(dev);
     libc::makedev(major, minor)
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Errno, File, FileKind, MountFlags, OpenFlags};
+use fsmodules::api::{Access, Errno, File, FileKind, OpenFlags};
 
 use crate::task::OpenFile;
 use crate::trap::Reply;
@@ -10,7 +10,8 @@ use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
 
 use super::context::{HostFile, check_writable, host_file};
 use super::install::{PAGE, install};
-use super::{Ctx, fifo, host, procfs};
+use super::meta::wide_dev;
+use super::{Ctx, fifo, host, owners, procfs};
 
 /// Flags that openat(2) knows; the others are ignored by it and refused by openat2(2).
 const MODE_BITS: u32 = 0o7777;
@@ -113,6 +114,10 @@ async fn open_virtual(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Re
             if opens_fifo(&place, flags) && !found.slash {
                 return Ok(Reply::Return(fifo::open(cx, place, flags).await?.into()));
             }
+            if opens_device(&place, flags) && !found.slash {
+                let device = device(cx, &place, flags).await?;
+                return cx.with_paths(&[(1, device.as_bytes())]).await;
+            }
             existing(cx, place, flags, found.slash, mode).await?
         }
         _ => created(cx, found, flags, mode).await?,
@@ -120,10 +125,27 @@ async fn open_virtual(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Re
     install(cx, open).await
 }
 
-fn opens_fifo(place: &VirtualPlace, flags: OpenFlags) -> bool {
+/// Is a FIFO or a device opened for what it stands for, and not just as a name?
+fn opens_itself(flags: OpenFlags) -> bool {
     let otherwise = OpenFlags::PATH | OpenFlags::DIRECTORY;
-    let exclusive = OpenFlags::CREAT | OpenFlags::EXCL;
-    place.node().kind() == FileKind::Fifo && !flags.intersects(otherwise) && !flags.contains(exclusive)
+    !flags.intersects(otherwise) && !flags.contains(OpenFlags::CREAT | OpenFlags::EXCL)
+}
+
+fn opens_fifo(place: &VirtualPlace, flags: OpenFlags) -> bool {
+    place.node().kind() == FileKind::Fifo && opens_itself(flags)
+}
+
+/// Modules show devices of their own on hidden mounts.
+fn opens_device(place: &VirtualPlace, flags: OpenFlags) -> bool {
+    let device = matches!(place.node().kind(), FileKind::CharDevice | FileKind::BlockDevice);
+    device && !place.mount.hidden() && opens_itself(flags)
+}
+
+/// The host's own node of a device.
+async fn device(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Result<&'static str, Errno> {
+    place.node().permission(cx.cx(), owners::wanted(flags)).await?;
+    let attr = place.node().attr(cx.cx(), Default::default()).await?;
+    owners::device(attr.mode, wide_dev(attr.rdev), place.mount.flags())
 }
 
 /// Opens what is there.
@@ -178,14 +200,8 @@ fn check_special_writable(place: &VirtualPlace, kind: FileKind) -> Result<(), Er
 }
 
 async fn open_node(cx: &Ctx, place: &VirtualPlace, kind: FileKind, flags: OpenFlags) -> Result<Rc<dyn File>, Errno> {
-    match kind {
-        FileKind::Socket => return Err(Errno::ENXIO),
-        // Modules show their devices on hidden mounts of their own; on any other mount the kernel's rule `nodev` holds.
-        FileKind::CharDevice | FileKind::BlockDevice if !place.mount.hidden() => {
-            let nodev = place.mount.flags().contains(MountFlags::NODEV);
-            return Err(if nodev { Errno::EACCES } else { Errno::ENXIO });
-        }
-        _ => {}
+    if kind == FileKind::Socket {
+        return Err(Errno::ENXIO);
     }
     place.node().clone().open(cx.cx(), flags).await
 }

@@ -444,7 +444,7 @@ pub async fn open(cx: &Ctx, creds: &Creds, found: &Found, file: &HostFile, flags
     }
     let owner = shown(cx, &meta);
     if owner.mode & libc::S_IFMT != meta.mode() & libc::S_IFMT {
-        let device = device(&owner, file)?;
+        let device = device(owner.mode, owner.rdev, file.mount.flags())?;
         return cx.with_paths(&[(1, device.as_bytes())]).await;
     }
     let reply = cx.with_paths(&[(1, file)]).await?;
@@ -455,7 +455,8 @@ pub async fn open(cx: &Ctx, creds: &Creds, found: &Found, file: &HostFile, flags
     Ok(reply)
 }
 
-fn wanted(flags: OpenFlags) -> Access {
+/// What opening a file so takes.
+pub fn wanted(flags: OpenFlags) -> Access {
     let mut mask = Access::empty();
     mask.set(Access::READ, flags.readable());
     mask.set(Access::WRITE, flags.writable() || flags.contains(OpenFlags::TRUNC));
@@ -493,7 +494,7 @@ fn widen(cx: &Ctx, path: &Path, meta: &Metadata, owner: Owner) -> bool {
 }
 
 /// The host's own node of a device that the view has a node of, among those that every user may open.
-fn device(owner: &Owner, file: &HostFile) -> Result<&'static str, Errno> {
+pub fn device(mode: u32, rdev: u64, flags: MountFlags) -> Result<&'static str, Errno> {
     const DEVICES: [(u32, u32, &str); 7] = [
         (1, 3, "/dev/null"),
         (1, 5, "/dev/zero"),
@@ -503,13 +504,13 @@ fn device(owner: &Owner, file: &HostFile) -> Result<&'static str, Errno> {
         (5, 0, "/dev/tty"),
         (5, 2, "/dev/ptmx"),
     ];
-    if file.mount.flags().contains(MountFlags::NODEV) {
+    if flags.contains(MountFlags::NODEV) {
         return Err(Errno::EACCES);
     }
-    let number = (libc::major(owner.rdev), libc::minor(owner.rdev));
+    let number = (libc::major(rdev), libc::minor(rdev));
     let known = DEVICES.iter().find(|(major, minor, _)| number == (*major, *minor));
     match known {
-        Some((.., path)) if owner.mode & libc::S_IFMT == libc::S_IFCHR => Ok(path),
+        Some((.., path)) if mode & libc::S_IFMT == libc::S_IFCHR => Ok(path),
         _ => Err(Errno::ENXIO),
     }
 }

@@ -55,12 +55,19 @@ impl HostFs {
             return Ok(node);
         }
         // A device node of the view is an empty file on disk.
-        let mode = self.owners.borrow().known(key).map_or(stat.st_mode, |owner| owner.mode);
-        let kind = FileKind::from_mode(mode).ok_or(Errno::EIO)?;
+        let known = self.owners.borrow().known(key, stat.st_mode);
+        let kind = FileKind::from_mode(known.map_or(stat.st_mode, |owner| owner.mode)).ok_or(Errno::EIO)?;
         self.last_id.set(self.last_id.get() + 1);
         let node = HostNode::new(self.clone(), fd, kind, key, self.last_id.get());
         self.nodes.borrow_mut().insert(key, Rc::downgrade(&node));
         Ok(node)
+    }
+
+    /// Nothing need be remembered of a file any more.
+    fn forget(&self, key: Option<(u64, u64)>) {
+        if let Some(key) = key {
+            self.owners.borrow_mut().forget(key);
+        }
     }
 
     /// A node has died.

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, chmodat, chownat,
-    fstat, fstatfs, linkat, mkdirat, mknodat, openat, readlinkat, renameat_with, symlinkat, unlinkat, utimensat,
+    fstat, fstatfs, linkat, mkdirat, mknodat, openat, readlinkat, renameat_with, statat, symlinkat, unlinkat,
+    utimensat,
 };
 
 use super::file::{HostDir, HostFile};
@@ -25,6 +26,7 @@ use crate::ids::{Creds, Owner, changed, permits};
 /// Permissions that the real user keeps where ids are virtual.
 const OWN_FILE: u32 = 0o600;
 const OWN_DIR: u32 = 0o700;
+const SET_GID: u32 = 0o2000;
 
 pub struct HostNode {
     fs: Rc<HostFs>,
@@ -81,38 +83,82 @@ impl HostNode {
         }
     }
 
-    fn child(self: &Rc<Self>, name: &Name) -> Result<Rc<HostNode>, Errno> {
+    fn child(&self, name: &Name) -> Result<Rc<HostNode>, Errno> {
         self.fs
             .adopt(openat(&self.fd, os(name), HANDLE, Mode::empty()).map_err(errno)?)
+    }
+
+    /// A file that has just been made here.
+    fn made(&self, cx: Cx<'_>, name: &Name, mode: Option<u32>) -> Result<Rc<HostNode>, Errno> {
+        let fd = openat(&self.fd, os(name), HANDLE, Mode::empty()).map_err(errno)?;
+        self.take(cx, fd, mode)
+    }
+
+    fn take(&self, cx: Cx<'_>, fd: OwnedFd, mode: Option<u32>) -> Result<Rc<HostNode>, Errno> {
+        let stat = fstat(&fd).map_err(errno)?;
+        // An earlier file may have had the same number.
+        self.fs.owners.borrow_mut().forget((stat.st_dev, stat.st_ino));
+        let node = self.fs.adopt(fd)?;
+        node.finish(cx, self, mode)?;
+        Ok(node)
+    }
+
+    /// The file whose last name this is, so that nothing of it need be remembered once the name is gone.
+    fn last_name_of(&self, name: &Name) -> Option<(u64, u64)> {
+        let stat = statat(&self.fd, os(name), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let last = stat.st_nlink <= 1 || FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory);
+        last.then_some((stat.st_dev, stat.st_ino))
+    }
+
+    fn remove(&self, name: &Name, flags: AtFlags) -> Result<(), Errno> {
+        let last = self.last_name_of(name);
+        unlinkat(&self.fd, os(name), flags).map_err(errno)?;
+        self.fs.forget(last);
+        Ok(())
     }
 
     fn reopen(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
         openat(CWD, self.link(), flags | OFlags::CLOEXEC, Mode::empty()).map_err(errno)
     }
 
-    /// A file that has just been made gets its mode, whatever umvu's own umask, and its owner.
-    fn finish(&self, cx: Cx<'_>, mode: Option<u32>) -> Result<(), Errno> {
+    /// A file that has just been made in `dir` gets its mode, whatever umvu's own umask, and its owner.
+    fn finish(&self, cx: Cx<'_>, dir: &HostNode, mode: Option<u32>) -> Result<(), Errno> {
         let mode = mode.map(|mode| mode & 0o7777 & !cx.caller.umask());
-        let ids = cx.caller.ids();
+        let stat = self.stat()?;
         if !cx.caller.has_virtual_ids() {
             return match mode {
-                Some(mode) => self.set_mode(mode),
+                // A directory may have inherited the bit.
+                Some(mode) => self.set_mode(mode | stat.st_mode & SET_GID),
                 None => Ok(()),
             };
         }
-        self.fs.owners.borrow_mut().forget(self.key);
         if let Some(mode) = mode {
             self.set_mode(mode & 0o1777 | self.own())?;
         }
         let stat = self.stat()?;
-        let owner = Owner {
-            uid: ids.fsuid,
-            gid: ids.fsgid,
-            mode: mode.map_or(stat.st_mode, |mode| stat.st_mode & !0o7777 | mode),
-            rdev: stat.st_rdev,
-        };
+        let mode = mode.map_or(stat.st_mode, |mode| stat.st_mode & !0o7777 | mode);
+        let owner = dir.heir(cx, mode, stat.st_rdev)?;
         self.fs.owners.borrow_mut().set(self.key, on_disk(&stat), owner);
         Ok(())
+    }
+
+    /// To whom a new file in this directory belongs.
+    fn heir(&self, cx: Cx<'_>, mode: u32, rdev: u64) -> Result<Owner, Errno> {
+        let ids = cx.caller.ids();
+        let mut owner = Owner {
+            uid: ids.fsuid,
+            gid: ids.fsgid,
+            mode,
+            rdev,
+        };
+        let dir = self.owner(cx, &self.stat()?);
+        if dir.mode & SET_GID != 0 {
+            owner.gid = dir.gid;
+            if FileKind::from_mode(mode) == Some(FileKind::Directory) {
+                owner.mode |= SET_GID;
+            }
+        }
+        Ok(owner)
     }
 
     /// A device node that is only remembered: on disk it is an empty file.
@@ -121,13 +167,7 @@ impl HostNode {
         mknodat(&self.fd, os(name), empty, Mode::RUSR | Mode::WUSR, 0).map_err(errno)?;
         let fd = openat(&self.fd, os(name), HANDLE, Mode::empty()).map_err(errno)?;
         let stat = fstat(&fd).map_err(errno)?;
-        let ids = cx.caller.ids();
-        let owner = Owner {
-            uid: ids.fsuid,
-            gid: ids.fsgid,
-            mode: mode & !cx.caller.umask(),
-            rdev: decoded_dev(rdev),
-        };
+        let owner = self.heir(cx, mode & !cx.caller.umask(), decoded_dev(rdev))?;
         self.fs
             .owners
             .borrow_mut()
@@ -274,10 +314,7 @@ impl Vnode for HostNode {
         })
     }
     fn lookup<'a>(&'a self, _cx: Cx<'a>, name: &'a Name) -> Op<'a, Rc<dyn Vnode>> {
-        Box::pin(async move {
-            let fd = openat(&self.fd, os(name), HANDLE, Mode::empty()).map_err(errno)?;
-            Ok(self.fs.adopt(fd)? as Rc<dyn Vnode>)
-        })
+        Box::pin(async move { Ok(self.child(name)? as Rc<dyn Vnode>) })
     }
     fn readlink<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, Bytes> {
         Box::pin(async { Ok(readlinkat(&self.fd, "", Vec::new()).map_err(errno)?.into_bytes().into()) })
@@ -297,8 +334,7 @@ impl Vnode for HostNode {
             let how = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             match openat(&self.fd, os(name), how, Mode::RUSR | Mode::WUSR) {
                 Ok(_) => {
-                    let node = self.child(name)?;
-                    node.finish(cx, Some(mode))?;
+                    let node = self.made(cx, name, Some(mode))?;
                     let file = node.clone().open(cx, flags).await?;
                     Ok(Created { node, file })
                 }
@@ -311,6 +347,21 @@ impl Vnode for HostNode {
             }
         })
     }
+    fn tmpfile<'a>(self: Rc<Self>, cx: Cx<'a>, mode: u32, flags: OpenFlags) -> Op<'a, Created> {
+        Box::pin(async move {
+            let how = OFlags::TMPFILE
+                | OFlags::WRONLY
+                | OFlags::CLOEXEC
+                | OFlags::from_bits_retain((flags & OpenFlags::EXCL).bits());
+            let made = openat(CWD, self.link(), how, Mode::RUSR | Mode::WUSR).map_err(errno)?;
+            // By its link, whose last part must be followed: it has no name.
+            let link = format!("/proc/self/fd/{}", made.as_raw_fd());
+            let fd = openat(CWD, link, HANDLE.difference(OFlags::NOFOLLOW), Mode::empty()).map_err(errno)?;
+            let node = self.take(cx, fd, Some(mode))?;
+            let file = node.clone().open(cx, flags).await?;
+            Ok(Created { node, file })
+        })
+    }
     fn mknod<'a>(&'a self, cx: Cx<'a>, name: &'a Name, mode: u32, rdev: u32) -> Op<'a, Rc<dyn Vnode>> {
         Box::pin(async move {
             let kind = rustix::fs::FileType::from_raw_mode(mode as RawMode);
@@ -318,31 +369,19 @@ impl Vnode for HostNode {
                 return Ok(self.remembered_device(cx, name, mode, rdev)? as Rc<dyn Vnode>);
             }
             mknodat(&self.fd, os(name), kind, Mode::RUSR | Mode::WUSR, decoded_dev(rdev)).map_err(errno)?;
-            let node = self
-                .fs
-                .adopt(openat(&self.fd, os(name), HANDLE, Mode::empty()).map_err(errno)?)?;
-            node.finish(cx, Some(mode))?;
-            Ok(node as Rc<dyn Vnode>)
+            Ok(self.made(cx, name, Some(mode))? as Rc<dyn Vnode>)
         })
     }
     fn mkdir<'a>(&'a self, cx: Cx<'a>, name: &'a Name, mode: u32) -> Op<'a, Rc<dyn Vnode>> {
         Box::pin(async move {
             mkdirat(&self.fd, os(name), Mode::RWXU).map_err(errno)?;
-            let node = self
-                .fs
-                .adopt(openat(&self.fd, os(name), HANDLE, Mode::empty()).map_err(errno)?)?;
-            node.finish(cx, Some(mode))?;
-            Ok(node as Rc<dyn Vnode>)
+            Ok(self.made(cx, name, Some(mode))? as Rc<dyn Vnode>)
         })
     }
     fn symlink<'a>(&'a self, cx: Cx<'a>, name: &'a Name, target: &'a [u8]) -> Op<'a, Rc<dyn Vnode>> {
         Box::pin(async move {
             symlinkat(OsStr::from_bytes(target), &self.fd, os(name)).map_err(errno)?;
-            let node = self
-                .fs
-                .adopt(openat(&self.fd, os(name), HANDLE, Mode::empty()).map_err(errno)?)?;
-            node.finish(cx, None)?;
-            Ok(node as Rc<dyn Vnode>)
+            Ok(self.made(cx, name, None)? as Rc<dyn Vnode>)
         })
     }
     fn link<'a>(&'a self, _cx: Cx<'a>, target: &'a Rc<dyn Vnode>, name: &'a Name) -> Op<'a, ()> {
@@ -352,10 +391,10 @@ impl Vnode for HostNode {
         })
     }
     fn unlink<'a>(&'a self, _cx: Cx<'a>, name: &'a Name) -> Op<'a, ()> {
-        Box::pin(async move { unlinkat(&self.fd, os(name), AtFlags::empty()).map_err(errno) })
+        Box::pin(async move { self.remove(name, AtFlags::empty()) })
     }
     fn rmdir<'a>(&'a self, _cx: Cx<'a>, name: &'a Name) -> Op<'a, ()> {
-        Box::pin(async move { unlinkat(&self.fd, os(name), AtFlags::REMOVEDIR).map_err(errno) })
+        Box::pin(async move { self.remove(name, AtFlags::REMOVEDIR) })
     }
     fn rename<'a>(
         &'a self,
@@ -367,8 +406,12 @@ impl Vnode for HostNode {
     ) -> Op<'a, ()> {
         Box::pin(async move {
             let new_dir = new_dir.as_any().downcast_ref::<HostNode>().ok_or(Errno::EXDEV)?;
+            let exchange = flags.contains(RenameFlags::EXCHANGE);
+            let victim = new_dir.last_name_of(new_name).filter(|_| !exchange);
             let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-            renameat_with(&self.fd, os(name), &new_dir.fd, os(new_name), flags).map_err(errno)
+            renameat_with(&self.fd, os(name), &new_dir.fd, os(new_name), flags).map_err(errno)?;
+            self.fs.forget(victim);
+            Ok(())
         })
     }
     fn setattr<'a>(&'a self, cx: Cx<'a>, change: SetAttr<'a>) -> Op<'a, ()> {

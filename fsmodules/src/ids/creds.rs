@@ -54,19 +54,24 @@ pub struct Creds {
 impl Creds {
     /// Somebody who has just logged in: with all capabilities as uid 0, else with none.
     pub fn of(uid: u32, gid: u32, groups: Vec<u32>) -> Creds {
-        let held = if uid == 0 { ALL } else { 0 };
+        Creds::having(Ids {
+            ruid: uid,
+            euid: uid,
+            suid: uid,
+            fsuid: uid,
+            rgid: gid,
+            egid: gid,
+            sgid: gid,
+            fsgid: gid,
+            groups,
+        })
+    }
+
+    /// Somebody with these ids, and all capabilities if the effective one is 0.
+    pub fn having(ids: Ids) -> Creds {
+        let held = if ids.euid == 0 { ALL } else { 0 };
         Creds {
-            ids: Ids {
-                ruid: uid,
-                euid: uid,
-                suid: uid,
-                fsuid: uid,
-                rgid: gid,
-                egid: gid,
-                sgid: gid,
-                fsgid: gid,
-                groups,
-            },
+            ids,
             caps: CapSets {
                 effective: held,
                 permitted: held,

@@ -6,8 +6,13 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::str::FromStr;
 
+use super::TYPE;
+
 /// `overflowuid`: an id that a map does not know.
 const NOBODY: u32 = 65534;
+const CHAR_DEVICE: u32 = 0o020000;
+const BLOCK_DEVICE: u32 = 0o060000;
+const REGULAR: u32 = 0o100000;
 
 /// What the view shows of a file that the disk has otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +23,12 @@ pub struct Owner {
     pub mode: u32,
     /// `st_rdev` of a device node.
     pub rdev: u64,
+}
+
+impl Owner {
+    fn is_device(&self) -> bool {
+        matches!(self.mode & TYPE, CHAR_DEVICE | BLOCK_DEVICE)
+    }
 }
 
 /// Ids of the host and what they are in the view.
@@ -135,12 +146,14 @@ impl Owners {
 
     /// What the view shows of a file that the disk has so.
     pub fn shown(&self, key: (u64, u64), disk: Owner) -> Owner {
-        self.known.get(&key).copied().unwrap_or_else(|| self.mapped(disk))
+        self.known(key, disk.mode).unwrap_or_else(|| self.mapped(disk))
     }
 
-    /// What is remembered of a file.
-    pub fn known(&self, key: (u64, u64)) -> Option<Owner> {
-        self.known.get(&key).copied()
+    /// What is remembered of a file that the disk has with this mode. Whatever had the same number before, and was
+    /// removed where the view did not see it, is another file if it was of another type.
+    pub fn known(&self, key: (u64, u64), mode: u32) -> Option<Owner> {
+        let same = |owner: &Owner| owner.mode & TYPE == mode & TYPE || owner.is_device() && mode & TYPE == REGULAR;
+        self.known.get(&key).copied().filter(same)
     }
 
     fn mapped(&self, disk: Owner) -> Owner {
