@@ -3,51 +3,10 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use common::{Running, Work, is_root, stdout, text};
-
-/// What the script prints for root, in a mount namespace of its own. `None` where that is not possible.
-fn on_kernel(work: &Work, script: &str) -> Option<Output> {
-    let possible = is_root()
-        && Command::new("unshare")
-            .args(["-m", "true"])
-            .output()
-            .is_ok_and(|o| o.status.success());
-    if !possible {
-        eprintln!("not compared, as mount namespaces need root");
-        return None;
-    }
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--propagation", "private", "sh", "-c", script])
-        .current_dir(work.path())
-        .env("LC_ALL", "C");
-    Some(command.output().unwrap())
-}
-
-/// Runs the script in a view and on the kernel; both must succeed and print the same. `WORK` in it is the last name of
-/// the working directory's path.
-#[track_caller]
-fn compare(script: &str) -> String {
-    let name = |work: &Work| work.path().file_name().unwrap().to_string_lossy().into_owned();
-    let both = |work: &Work, output: &Output| {
-        let (out, err) = (stdout(output), text(&output.stderr));
-        (out.replace(&name(work), "WORK"), err.replace(&name(work), "WORK"))
-    };
-    let work = Work::new();
-    let view = work.sh(&script.replace("WORK", &name(&work)));
-    let (seen, errors) = both(&work, &view);
-    assert!(!seen.is_empty());
-    let work = Work::new();
-    if let Some(kernel) = on_kernel(&work, &script.replace("WORK", &name(&work))) {
-        let (out, err) = both(&work, &kernel);
-        assert_eq!(seen, out, "left: in the view; right: the kernel");
-        assert_eq!(errors, err, "left: in the view; right: the kernel");
-    }
-    seen
-}
+use common::{Running, Work, compare, is_root, on_kernel, stdout, text};
 
 #[test]
 fn a_tree_answers_alike_wherever_it_is_bound() {
@@ -344,51 +303,6 @@ fn set_id_programs_and_what_outlives_a_view() {
     assert_eq!((disk.uid(), disk.mode() & 0o7777), (owner.uid(), 0o644));
 }
 
-const LAYERS: &str = "mkdir -p l1/d/sub l2/d up w m; echo one > l1/f; echo two > l2/f; echo low > l2/only; echo x > l2/d/x; \
-    echo y > l1/d/y; ln -s f l2/link; chmod 640 l2/only; touch -d 2001-01-01 l2/only; \
-    mount -t overlay overlay -o lowerdir=l1:l2,upperdir=up,workdir=w,userxattr m || exit 1; ";
-
-#[test]
-fn an_overlay_is_the_kernels() {
-    let script = "findmnt -no FSTYPE,OPTIONS m | cut -d, -f1-5; ls -R m; cat m/f m/link m/d/x; stat -c '%a %Y %s %h' m/only; \
-         ls -ai m | wc -l; echo more >> m/only; cat m/only l2/only; stat -c '%a %s' m/only; rm m/f; ls m; stat -c '%F %t' up/f; \
-         cat m/f; echo new > m/f; cat m/f; rm -r m/d; ls m; mkdir m/d; ls m/d; mv m/only m/moved; ls m; cat m/moved; \
-         mkdir m/nd; touch m/nd/z; mv m/nd m/nd2; ls m/nd2; ln m/moved m/hard; stat -c %h m/hard; chmod 600 m/link; \
-         cat l1/f l2/f; cp $(command -v ls) m/ls; m/ls m; head -c 3000000 /dev/urandom > m/big; cmp m/big up/big && echo same; \
-         printf '#!/bin/sh\\necho script $0\\n' > m/s; chmod +x m/s; m/s; find m | sort; stat -f -c %T m; rmdir m/nd2; rm m/nd2/z; \
-         rmdir m/nd2; ln -s nowhere m/sym; readlink m/sym; mkfifo m/p; touch -d 2002-02-02 m/link; stat -c %Y m/f; \
-         python3 -c 'import os; f = open(\"m/f\"); os.rename(\"m/f\", \"m/g\"); print(f.read()); os.truncate(\"m/g\", 1); print(os.stat(\"m/g\").st_size); \
-import mmap; g = open(\"m/big\", \"r+b\"); m = mmap.mmap(g.fileno(), 0); m[0:4] = b\"abcd\"; m.flush(); print(open(\"m/big\", \"rb\").read(4))'; \
-         umount m; ls m; find up | sort; ls w";
-    compare(&[LAYERS, script].concat());
-}
-
-#[test]
-fn bad_overlays_are_refused() {
-    compare(
-        "mkdir -p l u/w m w; touch file; try() { mount -t overlay overlay -o $1 m 2>/dev/null && umount m && echo mounted || echo refused; }; \
-         try lowerdir=l; try lowerdir=nothere; try lowerdir=file; try lowerdir=l,upperdir=u; try lowerdir=l,upperdir=u,workdir=u/w; \
-         try lowerdir=l,upperdir=u,workdir=u; try lowerdir=l,upperdir=u,workdir=w,colour=red; try upperdir=u,workdir=w; \
-         try lowerdir=l:l/..,upperdir=u,workdir=w,userxattr; try lowerdir=l,upperdir=u,workdir=/dev/shm; \
-         mount -t overlay overlay -o lowerdir=l:u m; touch m/x 2>/dev/null || echo read-only; ls m; umount m",
-    );
-}
-
-#[test]
-fn the_kernel_mounts_what_an_overlay_has_left() {
-    let work = Work::new();
-    let changes =
-        "echo more >> m/only; rm m/f; rm -r m/d; mkdir m/d; echo z > m/d/z; mv m/link m/renamed; mkdir m/new; umount m";
-    stdout(&work.sh(&[LAYERS, changes].concat()));
-    let look =
-        "mount -t overlay overlay -o lowerdir=l1:l2,upperdir=up,workdir=w,userxattr m && ls -R m && cat m/only m/d/z";
-    let seen = stdout(&work.sh(look));
-    if let Some(kernel) = on_kernel(&work, look) {
-        assert_eq!(seen, stdout(&kernel));
-    }
-    assert_eq!(seen, "m:\nd\nnew\nonly\nrenamed\n\nm/d:\nz\n\nm/new:\nlow\nmore\nz\n");
-}
-
 #[test]
 fn a_tree_with_changes_elsewhere() {
     let work = Work::new();
@@ -423,20 +337,6 @@ fn a_tree_with_changes_elsewhere() {
     let seen = run("stat -c '%u %g %a' /etc/passwd /own; ls /bin/script 2>/dev/null; cat /etc/new");
     assert_eq!(seen, "5 6 4711\n0 77 2750\nnew\n");
     assert!(work.path().join("tree/bin/script").exists() && !work.path().join("tree/etc/new").exists());
-}
-
-#[test]
-fn layers_that_fuse_serves() {
-    let work = Work::new();
-    let seen = stdout(&work.sh(
-        "mkdir low up w m; vumount -t fuse umvu-memfs memory low && mkdir low/d && echo low > low/d/f && echo x > low/x && \
-         mount -t overlay overlay -o lowerdir=low,upperdir=up,workdir=w m && ls -R m && echo more >> m/d/f && cat m/d/f low/d/f && \
-         rm m/x && ls m low && mv m/d/f m/g && ls up && cat m/g && umount m && ls m",
-    ));
-    assert_eq!(
-        seen,
-        "m:\nd\nx\n\nm/d:\nf\nlow\nmore\nlow\nlow:\nd\nx\n\nm:\nd\nd\ng\nx\nlow\nmore\n"
-    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use fsmodules::api::{Access, Errno, FileKind, MountFlags, OpenFlags, SetAttr};
-use fsmodules::ids::{Cap, Creds, Owner, changed, may_remove, permits};
+use fsmodules::ids::{Cap, Creds, Owner, changed, may_remove, permits, without_set_id};
 
 use crate::abi::{Stat, Statx, StatxTimestamp};
 use crate::trap::Reply;
@@ -299,7 +299,11 @@ pub fn check_change(cx: &Ctx, creds: &Creds, file: &HostFile) -> Result<(), Errn
     if times && sets_a_time(cx) {
         return Err(Errno::EPERM);
     }
-    check(cx, creds, &meta, Access::WRITE)
+    check(cx, creds, &meta, Access::WRITE)?;
+    if i64::from(cx.call.nr) == libc::SYS_truncate {
+        drop_set_id(cx, creds, &meta);
+    }
+    Ok(())
 }
 
 /// Does the call set a time that is not simply now? That takes the owner.
@@ -404,9 +408,18 @@ pub fn check_link(cx: &Ctx, creds: &Creds, new: &HostFile) -> Result<(), Errno> 
     check_directory(cx, creds, new.as_path())
 }
 
+/// A directory that comes to be in another one is written to: its ".." changes.
+fn check_reparenting(cx: &Ctx, creds: &Creds, old: &Path, new: &Path) -> Result<(), Errno> {
+    match look(old, false) {
+        Ok(meta) if meta.is_dir() && parent(old) != parent(new) => check(cx, creds, &meta, Access::WRITE),
+        _ => Ok(()),
+    }
+}
+
 pub async fn rename(cx: &Ctx, creds: &Creds, old: &HostFile, new: &HostFile) -> Result<Reply, Errno> {
     check_removal(cx, creds, old.as_path())?;
     check_removal(cx, creds, new.as_path())?;
+    check_reparenting(cx, creds, old.as_path(), new.as_path())?;
     let (moved, victim) = (look(old.as_path(), false), look(new.as_path(), false));
     let reply = cx.with_paths(&[(1, old), (3, new)]).await?;
     let exchange = i64::from(cx.call.nr) == libc::SYS_renameat2 && cx.int(4) & libc::RENAME_EXCHANGE != 0;
@@ -452,7 +465,23 @@ pub async fn open(cx: &Ctx, creds: &Creds, found: &Found, file: &HostFile, flags
     if refused && creds.has(Cap::DacOverride) && widen(cx, path, &meta, owner) {
         return cx.with_paths(&[(1, file)]).await;
     }
+    // Writing itself is not seen.
+    if matches!(reply, Reply::Return(0..)) && wanted(flags).contains(Access::WRITE) {
+        drop_set_id(cx, creds, &meta);
+    }
     Ok(reply)
+}
+
+/// Who writes to a file of another user takes its set-id bits away (`file_remove_privs`).
+fn drop_set_id(cx: &Ctx, creds: &Creds, meta: &Metadata) {
+    let old = shown(cx, meta);
+    let new = Owner {
+        mode: without_set_id(old.mode),
+        ..old
+    };
+    if new != old && meta.is_file() && !creds.has(Cap::Fsetid) {
+        remember(cx, meta, new);
+    }
 }
 
 /// What opening a file so takes.

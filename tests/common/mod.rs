@@ -134,6 +134,47 @@ pub fn stdout(output: &Output) -> String {
     text(&output.stdout)
 }
 
+/// What the script prints for root, in a mount namespace of its own. `None` where that is not possible.
+pub fn on_kernel(work: &Work, script: &str) -> Option<Output> {
+    let possible = is_root()
+        && Command::new("unshare")
+            .args(["-m", "true"])
+            .output()
+            .is_ok_and(|o| o.status.success());
+    if !possible {
+        eprintln!("not compared, as mount namespaces need root");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .current_dir(work.path())
+        .env("LC_ALL", "C");
+    Some(command.output().unwrap())
+}
+
+/// Runs the script in a view and on the kernel; both must succeed and print the same. `WORK` in it is the last name of
+/// the working directory's path.
+#[track_caller]
+pub fn compare(script: &str) -> String {
+    let name = |work: &Work| work.path().file_name().unwrap().to_string_lossy().into_owned();
+    let both = |work: &Work, output: &Output| {
+        let (out, err) = (stdout(output), text(&output.stderr));
+        (out.replace(&name(work), "WORK"), err.replace(&name(work), "WORK"))
+    };
+    let work = Work::new();
+    let view = work.sh(&script.replace("WORK", &name(&work)));
+    let (seen, errors) = both(&work, &view);
+    assert!(!seen.is_empty());
+    let work = Work::new();
+    if let Some(kernel) = on_kernel(&work, &script.replace("WORK", &name(&work))) {
+        let (out, err) = both(&work, &kernel);
+        assert_eq!(seen, out, "left: in the view; right: the kernel");
+        assert_eq!(errors, err, "left: in the view; right: the kernel");
+    }
+    seen
+}
+
 /// A process that ends with the test, however that ends.
 pub struct Running(pub std::process::Child);
 

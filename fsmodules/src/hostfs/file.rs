@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use rustix::fs::{Dir, FallocateFlags, SeekFrom, fallocate, fdatasync, fstat, fsync, seek};
+use rustix::fs::{Dir, FallocateFlags, SeekFrom, fallocate, fdatasync, fstat, fsync, ftruncate, seek};
 use rustix::io::{pread, pwrite};
 
 use super::{HostNode, errno};
@@ -31,6 +31,10 @@ impl HostFile {
             fd,
             description: Cell::new(None),
         }
+    }
+
+    pub fn truncate(&self, size: u64) -> Result<(), Errno> {
+        ftruncate(&self.fd, size).map_err(errno)
     }
 
     fn put(&self, mut at: u64, append: bool, data: &[u8]) -> Result<(usize, u64), Errno> {
@@ -80,8 +84,9 @@ impl File for HostFile {
             Err(e) => fail(errno(e)),
         }
     }
-    fn write<'a>(&'a self, _cx: Cx<'a>, at: u64, append: bool, data: Bytes) -> Op<'a, (usize, u64)> {
-        Box::pin(std::future::ready(self.put(at, append, &data)))
+    fn write<'a>(&'a self, cx: Cx<'a>, at: u64, append: bool, data: Bytes) -> Op<'a, (usize, u64)> {
+        let written = self.node.written(cx).and_then(|()| self.put(at, append, &data));
+        Box::pin(std::future::ready(written))
     }
     fn end<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, u64> {
         Box::pin(async { Ok(fstat(&self.fd).map_err(errno)?.st_size as u64) })

@@ -21,7 +21,7 @@ use crate::api::{
     StatFs, Time, Vnode, XattrFlags, split_dev,
 };
 use crate::fuse::locks::LockTable;
-use crate::ids::{Creds, Owner, changed, permits};
+use crate::ids::{Cap, Creds, Owner, changed, permits, without_set_id};
 
 /// Permissions that the real user keeps where ids are virtual.
 const OWN_FILE: u32 = 0o600;
@@ -183,13 +183,34 @@ impl HostNode {
         }
     }
 
+    /// Whoever writes to another user's file takes its set-id bits away (`file_remove_privs`). Those on disk the kernel
+    /// takes.
+    pub(super) fn written(&self, cx: Cx<'_>) -> Result<(), Errno> {
+        let known = self.fs.owners.borrow().known(self.key, FileKind::Regular.mode());
+        let Some(old) = known.filter(|_| cx.caller.has_virtual_ids()) else {
+            return Ok(());
+        };
+        let new = Owner {
+            mode: without_set_id(old.mode),
+            ..old
+        };
+        if new != old && !Creds::for_files(cx.caller.ids()).has(Cap::Fsetid) {
+            self.fs.owners.borrow_mut().set(self.key, on_disk(&self.stat()?), new);
+        }
+        Ok(())
+    }
+
     fn set_mode(&self, mode: u32) -> Result<(), Errno> {
         chmodat(CWD, self.link(), Mode::from_raw_mode(mode as RawMode), AtFlags::empty()).map_err(errno)
     }
 
     fn change(&self, cx: Cx<'_>, change: SetAttr<'_>) -> Result<(), Errno> {
         if let Some(size) = change.size {
-            rustix::fs::ftruncate(self.reopen(OFlags::WRONLY)?, size).map_err(errno)?;
+            match change.file.and_then(|file| file.as_any().downcast_ref::<HostFile>()) {
+                Some(open) => open.truncate(size)?,
+                None => rustix::fs::ftruncate(self.reopen(OFlags::WRONLY)?, size).map_err(errno)?,
+            }
+            self.written(cx)?;
         }
         if change.mode.is_some() || change.uid.is_some() || change.gid.is_some() {
             if cx.caller.has_virtual_ids() {
@@ -222,21 +243,16 @@ impl HostNode {
     /// Remembered, and done as far as the real user keeps access.
     fn change_owner(&self, cx: Cx<'_>, change: &SetAttr<'_>) -> Result<(), Errno> {
         let old = self.owner(cx, &self.stat()?);
-        let new = changed(&creds(cx), &old, change)?;
+        let new = changed(&Creds::for_files(cx.caller.ids()), &old, change)?;
         if change.mode.is_some() && self.kind != FileKind::Symlink {
             self.set_mode(new.mode & 0o1777 | self.own())?;
+        } else {
+            // The time of change, as if it had been done; that of somebody else's file stays.
+            let _ = chownat(&self.fd, "", None, None, AtFlags::EMPTY_PATH);
         }
         self.fs.owners.borrow_mut().set(self.key, on_disk(&self.stat()?), new);
         Ok(())
     }
-}
-
-/// The caller, with the capabilities that its file-system uid stands for.
-fn creds(cx: Cx<'_>) -> Creds {
-    let ids = cx.caller.ids();
-    let mut creds = Creds::of(ids.fsuid, ids.fsgid, ids.groups.clone());
-    creds.ids = ids.clone();
-    creds
 }
 
 fn on_disk(stat: &Stat) -> Owner {
@@ -306,7 +322,7 @@ impl Vnode for HostNode {
     }
     fn permission<'a>(&'a self, cx: Cx<'a>, mask: Access) -> Op<'a, ()> {
         Box::pin(async move {
-            if permits(&creds(cx), &self.owner(cx, &self.stat()?), mask) {
+            if permits(&Creds::for_files(cx.caller.ids()), &self.owner(cx, &self.stat()?), mask) {
                 Ok(())
             } else {
                 Err(Errno::EACCES)
@@ -365,7 +381,12 @@ impl Vnode for HostNode {
     fn mknod<'a>(&'a self, cx: Cx<'a>, name: &'a Name, mode: u32, rdev: u32) -> Op<'a, Rc<dyn Vnode>> {
         Box::pin(async move {
             let kind = rustix::fs::FileType::from_raw_mode(mode as RawMode);
-            if cx.caller.has_virtual_ids() && (kind.is_char_device() || kind.is_block_device()) && rdev != 0 {
+            if kind.is_char_device() && rdev == 0 {
+                // A whiteout, which is nobody's.
+                mknodat(&self.fd, os(name), kind, Mode::empty(), 0).map_err(errno)?;
+                return Ok(self.child(name)? as Rc<dyn Vnode>);
+            }
+            if cx.caller.has_virtual_ids() && (kind.is_char_device() || kind.is_block_device()) {
                 return Ok(self.remembered_device(cx, name, mode, rdev)? as Rc<dyn Vnode>);
             }
             mknodat(&self.fd, os(name), kind, Mode::RUSR | Mode::WUSR, decoded_dev(rdev)).map_err(errno)?;

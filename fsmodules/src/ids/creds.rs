@@ -83,6 +83,14 @@ impl Creds {
         }
     }
 
+    /// A caller as far as files go: with the capabilities that its file-system uid stands for.
+    pub fn for_files(ids: &Ids) -> Creds {
+        Creds {
+            ids: ids.clone(),
+            ..Creds::of(ids.fsuid, ids.fsgid, Vec::new())
+        }
+    }
+
     pub fn has(&self, cap: Cap) -> bool {
         self.caps.effective & 1 << cap as u32 != 0
     }

@@ -10,7 +10,7 @@ mod owners;
 pub use creds::{Cap, CapSets, Creds, Triple};
 pub use owners::{IdMap, Owner, Owners};
 
-use crate::api::{Access, Errno, Ids, SetAttr};
+use crate::api::{Access, Errno, Ids, SetAttr, SetTime};
 
 const TYPE: u32 = 0o170000;
 const DIRECTORY: u32 = 0o040000;
@@ -71,7 +71,23 @@ pub fn changed(creds: &Creds, old: &Owner, change: &SetAttr<'_>) -> Result<Owner
     Ok(new)
 }
 
-fn without_set_id(mode: u32) -> u32 {
+/// May this caller set a file's times, to "now" or to others (`setattr_prepare` and `vfs_utimes`)?
+pub fn check_times(creds: &Creds, owner: &Owner, change: &SetAttr<'_>) -> Result<(), Errno> {
+    let times = [change.atime, change.mtime];
+    let now = |time: Option<SetTime>| matches!(time, Some(SetTime::Now));
+    if times == [None, None] || creds.ids.fsuid == owner.uid || creds.has(Cap::Fowner) {
+        Ok(())
+    } else if !times.into_iter().all(now) {
+        Err(Errno::EPERM)
+    } else if permits(creds, owner, Access::WRITE) {
+        Ok(())
+    } else {
+        Err(Errno::EACCES)
+    }
+}
+
+/// A mode without its set-id bits; a set-group-id bit without execution by the group means something else, and stays.
+pub fn without_set_id(mode: u32) -> u32 {
     let mode = mode & !SET_UID;
     if mode & 0o10 != 0 { mode & !SET_GID } else { mode }
 }

@@ -4,7 +4,8 @@
 
 use std::rc::Rc;
 
-use super::node::{OverlayNode, PRIVATE};
+use super::mounter::Mounter;
+use super::node::{ESCAPED, OverlayNode, PRIVATE, keep_number, mark_impure};
 use crate::api::{
     Attr, AttrQuery, Cx, Errno, FileKind, Name, Op, OpenFlags, RenameFlags, SetAttr, SetTime, Vnode, XattrFlags,
 };
@@ -30,6 +31,8 @@ impl OverlayNode {
             if self.upper().is_some() {
                 return Ok(());
             }
+            let mounter = Mounter::of(cx);
+            let cx = mounter.cx();
             let to = parent.upper().ok_or(Errno::EROFS)?;
             let (work, temporary) = (self.fs.work()?.clone(), self.fs.temporary()?);
             let copied = self.copy_to(cx, &work, &temporary, data).await;
@@ -42,8 +45,8 @@ impl OverlayNode {
             };
             match placed {
                 Ok(copy) => {
-                    self.risen(copy);
-                    Ok(())
+                    mark_impure(cx, &to).await;
+                    self.risen(cx, copy).await
                 }
                 Err(errno) => {
                     // Nothing may be left of it; the next mount would remove it.
@@ -75,8 +78,15 @@ impl OverlayNode {
             _ => work.mknod(cx, name, attr.mode, attr.rdev).await?,
         };
         copy_attributes(cx, &source, &copy).await?;
+        if self.kind() == FileKind::Regular && attr.nlink == 1 {
+            keep_number(cx, &copy, self.ino.get()).await?;
+        }
         // Owner before mode, which a change of owner would strip of its set-id bits.
-        copy.setattr(cx, owner_of(&attr)).await?;
+        match copy.setattr(cx, owner_of(&attr)).await {
+            // Who cannot give files away keeps them.
+            Err(Errno::EPERM) if !cx.caller.has_virtual_ids() => {}
+            other => other?,
+        }
         if self.kind() != FileKind::Symlink {
             let mode = SetAttr {
                 mode: Some(attr.mode & 0o7777),
@@ -138,7 +148,6 @@ impl OverlayNode {
     }
 }
 
-/// Only what differs: to give a file to oneself is not a privilege that everybody has.
 fn owner_of(attr: &Attr) -> SetAttr<'static> {
     SetAttr {
         uid: Some(attr.uid),
@@ -154,7 +163,7 @@ async fn copy_attributes(cx: Cx<'_>, from: &Rc<dyn Vnode>, to: &Rc<dyn Vnode>) -
     };
     for name in names
         .split(|&b| b == 0)
-        .filter(|name| !name.is_empty() && !name.starts_with(PRIVATE))
+        .filter(|name| !name.is_empty() && (!name.starts_with(PRIVATE) || name.starts_with(ESCAPED)))
     {
         let name = Name::attribute(name)?;
         let Ok(value) = from.getxattr(cx, &name).await else {

@@ -2,14 +2,16 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::node::{OverlayNode, is_whiteout};
+use super::node::{OverlayNode, is_impure, is_whiteout};
 use crate::api::{Cx, DirEntry, Errno, File, FileKind, Name, Op, OpenFlags, Vnode, done};
 
 /// `DT_CHR` and `DT_REG`, which a whiteout can be.
 const MAYBE_WHITEOUT: [u8; 2] = [2, 8];
+/// `DT_DIR` and `DT_REG`, which can have the number of the lower layer's.
+const MAYBE_RENUMBERED: [u8; 2] = [4, 8];
 
 pub struct OverlayDir {
     node: Rc<OverlayNode>,
@@ -48,14 +50,17 @@ impl OverlayNode {
         let layers: Vec<_> = layers
             .chain(parts.lower.iter().map(|(layer, node)| (*layer, node)))
             .collect();
-        let mut merged: Vec<Option<DirEntry>> = Vec::new();
-        let mut seen: HashMap<Vec<u8>, ()> = HashMap::new();
+        let renumbered = match &parts.upper {
+            Some(upper) => !parts.lower.is_empty() || is_impure(cx, upper).await,
+            None => false,
+        };
+        let mut merged: Vec<DirEntry> = Vec::new();
+        let mut seen: HashSet<Vec<u8>> = HashSet::new();
         for (n, (layer, node)) in layers.iter().enumerate() {
             for mut entry in list(cx, node).await? {
-                if matches!(&entry.name[..], b"." | b"..") || seen.insert(entry.name.to_vec(), ()).is_some() {
+                if matches!(&entry.name[..], b"." | b"..") || !seen.insert(entry.name.to_vec()) {
                     continue;
                 }
-                entry.ino = self.fs.ino(*layer, entry.ino);
                 let name = Name::new(&entry.name)?;
                 // Marked files are whiteouts only in the upper layers of a merge, devices everywhere.
                 let suspicious =
@@ -63,15 +68,24 @@ impl OverlayNode {
                 if suspicious && is_whiteout(cx, &node.lookup(cx, &name).await?).await? {
                     continue;
                 }
-                merged.push(Some(entry));
+                entry.ino = if renumbered && *layer == 0 && MAYBE_RENUMBERED.contains(&entry.kind) {
+                    self.child(cx, &name).await?.ino.get()
+                } else {
+                    self.fs.ino(*layer, entry.ino)
+                };
+                merged.push(entry);
             }
         }
-        Ok(merged.into_iter().flatten().collect())
+        Ok(merged)
     }
 
     async fn listing(&self, cx: Cx<'_>) -> Result<Vec<DirEntry>, Errno> {
-        let parent = self.place.borrow().as_ref().map_or(self.ino, |(parent, _)| parent.ino);
-        let dots = [(&b"."[..], self.ino), (b"..", parent)].map(|(name, ino)| DirEntry {
+        let parent = self
+            .place
+            .borrow()
+            .as_ref()
+            .map_or(self.ino.get(), |(parent, _)| parent.ino.get());
+        let dots = [(&b"."[..], self.ino.get()), (b"..", parent)].map(|(name, ino)| DirEntry {
             ino,
             off: 0,
             kind: FileKind::Directory.dirent_type(),

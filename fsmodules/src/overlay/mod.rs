@@ -1,12 +1,15 @@
 //! Layered trees, in the manner and with the on-disk form of the kernel's overlayfs (Documentation/filesystems/
 //! overlayfs.rst) mounted with `userxattr`.
 //!
-//! [`node`] is the merged tree, [`dir`] its listings, [`copyup`] the first write to a file of a lower layer, [`names`]
-//! what is made, removed and renamed. Layers are vnodes, of the host or of any mount of the view. Redirected
-//! directories, the inode index and metadata-only copies are not implemented, and refused where they are asked for.
+//! [`node`] is the merged tree, [`dir`] and [`file`] what is open in it, [`copyup`] the first write to a file of a lower
+//! layer, by the [`mounter`], [`names`] what is made, removed and renamed. Layers are vnodes, of the host or of any mount
+//! of the view. Redirected directories and metadata-only copies are refused, as the kernel refuses them with
+//! `userxattr`; so are the inode index, fs-verity and NFS export, which the kernel could do.
 
 mod copyup;
 mod dir;
+mod file;
+mod mounter;
 mod names;
 mod node;
 mod options;
@@ -15,9 +18,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use self::node::OverlayNode;
+use self::dir::list;
+use self::node::{Key, OverlayNode};
 use self::options::Options;
-use crate::api::{Cx, Description, Errno, FileKind, FileSystem, Module, MountFlags, MountRequest, Name, Op, Vnode};
+use crate::api::{
+    Cx, Description, Errno, FileKind, FileSystem, Module, MountFlags, MountRequest, Name, Op, SetAttr, Vnode,
+};
 use crate::hostfs::HostNode;
 
 #[derive(Default)]
@@ -61,7 +67,7 @@ async fn mount(cx: Cx<'_>, request: &MountRequest<'_>) -> Result<Rc<dyn FileSyst
         Some((upper, work)) => {
             let (upper, work) = (layer(upper).await?, layer(work).await?);
             check_apart(&upper, &work)?;
-            Some((upper, work_directory(cx, &work).await?))
+            Some((upper, work_directory(cx, &work, options.volatile).await?))
         }
         None => None,
     };
@@ -126,15 +132,38 @@ fn check_overlap<'a>(layers: impl Iterator<Item = &'a Rc<dyn Vnode>>) -> Result<
 }
 
 /// The directory `work` in the work directory, emptied of what an earlier mount may have left half done.
-async fn work_directory(cx: Cx<'_>, parent: &Rc<dyn Vnode>) -> Result<Rc<dyn Vnode>, Errno> {
-    let name = Name::new(b"work")?;
+///
+/// After a volatile mount nobody knows whether what is in the upper directory is whole. The kernel's overlayfs and this
+/// one refuse to mount it again until its owner has removed the mark, `incompat/volatile`.
+async fn work_directory(cx: Cx<'_>, parent: &Rc<dyn Vnode>, volatile: bool) -> Result<Rc<dyn Vnode>, Errno> {
+    let work = directory(cx, parent, b"work").await?;
+    // The kernel's has no permissions at all.
+    let own = SetAttr {
+        mode: Some(0o700),
+        ..SetAttr::default()
+    };
+    work.setattr(cx, own).await?;
+    if let Ok(incompatible) = work.lookup(cx, &Name::new(b"incompat")?).await
+        && list(cx, &incompatible)
+            .await?
+            .iter()
+            .any(|entry| !matches!(&entry.name[..], b"." | b".."))
+    {
+        return Err(Errno::EINVAL);
+    }
+    names::empty(cx, &work).await?;
+    if volatile {
+        let incompatible = directory(cx, &work, b"incompat").await?;
+        directory(cx, &incompatible, b"volatile").await?;
+    }
+    Ok(work)
+}
+
+async fn directory(cx: Cx<'_>, parent: &Rc<dyn Vnode>, name: &[u8]) -> Result<Rc<dyn Vnode>, Errno> {
+    let name = Name::new(name)?;
     match parent.lookup(cx, &name).await {
-        Ok(node) => {
-            names::empty(cx, &node).await?;
-            Ok(node)
-        }
         Err(Errno::ENOENT) => parent.mkdir(cx, &name, 0o700).await,
-        Err(errno) => Err(errno),
+        other => other,
     }
 }
 
@@ -155,8 +184,8 @@ pub struct OverlayFs {
     volatile: bool,
     /// Inode numbers need the layer's number in them, as layers may use the same ones.
     numbered_apart: bool,
-    /// By layer (0 is the upper one) and the id of the topmost file there.
-    nodes: RefCell<HashMap<(usize, u64), Weak<OverlayNode>>>,
+    /// Layer 0 is the upper one.
+    nodes: RefCell<HashMap<Key, Weak<OverlayNode>>>,
     root: RefCell<Option<Rc<OverlayNode>>>,
     last_id: Cell<u64>,
     last_temporary: Cell<u64>,

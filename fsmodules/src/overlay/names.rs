@@ -3,9 +3,12 @@
 use std::rc::Rc;
 
 use super::dir::list;
-use super::node::{OverlayNode, Parts, is_whiteout, make_opaque};
-use crate::api::{Access, AttrQuery, Created, Cx, Errno, FileKind, Name, Op, OpenFlags, RenameFlags, Vnode};
-use crate::ids::{Creds, Owner, may_remove};
+use super::file::OverlayFile;
+use super::node::{OverlayNode, Parts, is_whiteout, make_opaque, mark_impure};
+use crate::api::{
+    Access, AttrQuery, Created, Cx, Errno, File, FileKind, Name, Op, OpenFlags, RenameFlags, SetAttr, Vnode,
+};
+use crate::ids::{Creds, Owner, changed, check_times, may_remove};
 
 /// Removes everything from a directory of a layer.
 pub fn empty<'a>(cx: Cx<'a>, dir: &'a Rc<dyn Vnode>) -> Op<'a, ()> {
@@ -109,7 +112,18 @@ impl OverlayNode {
         let site = self.site(cx, name).await?;
         let made = site.dir.clone().create(cx, &site.name, mode, flags).await?;
         let node = self.settle(cx, &site, made.node, name).await?;
-        Ok(Created { node, file: made.file })
+        Ok(created(node, made.file))
+    }
+
+    /// `O_TMPFILE`
+    pub async fn make_nameless(&self, cx: Cx<'_>, mode: u32, flags: OpenFlags) -> Result<Created, Errno> {
+        let made = self.changeable(cx).await?.tmpfile(cx, mode, flags).await?;
+        let parts = Parts {
+            upper: Some(made.node),
+            lower: Vec::new(),
+        };
+        let node = self.fs.node(cx, parts, None).await?;
+        Ok(created(node, made.file))
     }
 
     pub async fn make_node(&self, cx: Cx<'_>, name: &Name, mode: u32, rdev: u32) -> Result<Rc<dyn Vnode>, Errno> {
@@ -139,6 +153,7 @@ impl OverlayNode {
         target.copy_up(cx, true).await?;
         let file = target.top()?;
         site.dir.link(cx, &file, &site.name).await?;
+        mark_impure(cx, &site.upper).await;
         if site.replaces {
             site.dir
                 .rename(cx, &site.name, &site.upper, name, RenameFlags::empty())
@@ -147,24 +162,31 @@ impl OverlayNode {
         Ok(())
     }
 
+    async fn owner(&self, cx: Cx<'_>) -> Result<Owner, Errno> {
+        let attr = self.attr(cx, AttrQuery::default()).await?;
+        Ok(Owner {
+            uid: attr.uid,
+            gid: attr.gid,
+            mode: attr.mode,
+            rdev: 0,
+        })
+    }
+
     /// May the caller remove this name (the sticky bit)?
     async fn check_sticky(&self, cx: Cx<'_>, victim: &OverlayNode) -> Result<(), Errno> {
-        let owner = async |node: &OverlayNode| {
-            let attr = node.attr(cx, AttrQuery::default()).await?;
-            Ok::<Owner, Errno>(Owner {
-                uid: attr.uid,
-                gid: attr.gid,
-                mode: attr.mode,
-                rdev: 0,
-            })
-        };
-        let ids = cx.caller.ids();
-        let creds = Creds::of(ids.fsuid, ids.fsgid, Vec::new());
-        if may_remove(&creds, &owner(self).await?, &owner(victim).await?) {
+        let creds = Creds::for_files(cx.caller.ids());
+        if may_remove(&creds, &self.owner(cx).await?, &victim.owner(cx).await?) {
             Ok(())
         } else {
             Err(Errno::EPERM)
         }
+    }
+
+    /// May the caller change the attributes? Asked before the file is copied up for it.
+    pub async fn check_change(&self, cx: Cx<'_>, change: &SetAttr<'_>) -> Result<(), Errno> {
+        let (creds, owner) = (Creds::for_files(cx.caller.ids()), self.owner(cx).await?);
+        check_times(&creds, &owner, change)?;
+        changed(&creds, &owner, change).map(drop)
     }
 
     pub async fn remove(&self, cx: Cx<'_>, name: &Name, directory: bool) -> Result<(), Errno> {
@@ -210,18 +232,17 @@ impl OverlayNode {
         new_name: &Name,
         flags: RenameFlags,
     ) -> Result<(), Errno> {
-        if flags.contains(RenameFlags::EXCHANGE) || flags.contains(RenameFlags::WHITEOUT) {
+        if flags.contains(RenameFlags::WHITEOUT) {
             return Err(Errno::EINVAL);
+        }
+        if flags.contains(RenameFlags::EXCHANGE) {
+            return self.exchange_names(cx, name, new_dir, new_name).await;
         }
         let moved = self.child(cx, name).await?;
         let directory = moved.kind() == FileKind::Directory;
-        // Without redirects a directory that lower layers take part in cannot be elsewhere.
-        if directory && moved.has_lower() {
-            return Err(Errno::EXDEV);
-        }
         let from = self.changeable(cx).await?;
         let to = new_dir.changeable(cx).await?;
-        self.check_sticky(cx, &moved).await?;
+        self.check_movable(cx, &moved, new_dir).await?;
         let victim = match new_dir.child(cx, new_name).await {
             Ok(victim) => Some(victim),
             Err(Errno::ENOENT) => None,
@@ -258,12 +279,59 @@ impl OverlayNode {
             };
             from.rename(cx, name, &to, new_name, flags).await?;
         }
+        mark_impure(cx, &to).await;
         if let Some(victim) = victim.filter(|victim| victim.kind() == FileKind::Directory) {
             victim.removed.set(true);
         }
         moved.place.replace(Some((new_dir.clone(), new_name.clone())));
         Ok(())
     }
+
+    /// May the caller take this name away, to put the file into `new_dir`?
+    async fn check_movable(&self, cx: Cx<'_>, moved: &OverlayNode, new_dir: &OverlayNode) -> Result<(), Errno> {
+        self.check_sticky(cx, moved).await?;
+        if moved.kind() != FileKind::Directory {
+            return Ok(());
+        }
+        if self.id() != new_dir.id() {
+            // Its ".." changes.
+            moved.permission(cx, Access::WRITE).await?;
+        }
+        // Without redirects a directory that lower layers take part in cannot be elsewhere.
+        if moved.has_lower() { Err(Errno::EXDEV) } else { Ok(()) }
+    }
+
+    /// `RENAME_EXCHANGE`
+    async fn exchange_names(
+        &self,
+        cx: Cx<'_>,
+        name: &Name,
+        new_dir: &Rc<OverlayNode>,
+        new_name: &Name,
+    ) -> Result<(), Errno> {
+        let (one, other) = (self.child(cx, name).await?, new_dir.child(cx, new_name).await?);
+        let (from, to) = (self.changeable(cx).await?, new_dir.changeable(cx).await?);
+        self.check_movable(cx, &one, new_dir).await?;
+        new_dir.check_movable(cx, &other, self).await?;
+        for (moved, dir, name) in [(&one, new_dir.as_ref(), new_name), (&other, self, name)] {
+            moved.copy_up(cx, true).await?;
+            let upper = moved.upper().ok_or(Errno::EROFS)?;
+            if moved.kind() == FileKind::Directory && dir.shows_through(cx, name).await? {
+                make_opaque(cx, &upper).await?;
+            }
+        }
+        exchange_only(cx, &from, name, &to, new_name).await?;
+        mark_impure(cx, &from).await;
+        mark_impure(cx, &to).await;
+        one.place.replace(Some((new_dir.clone(), new_name.clone())));
+        other.place.replace(Some((self.this(), name.clone())));
+        Ok(())
+    }
+}
+
+fn created(node: Rc<OverlayNode>, opened: Rc<dyn File>) -> Created {
+    let file = Rc::new(OverlayFile::new(node.clone(), opened));
+    Created { node, file }
 }
 
 /// Where a new file is made.

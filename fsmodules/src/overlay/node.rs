@@ -8,15 +8,23 @@ use bytes::Bytes;
 
 use super::OverlayFs;
 use super::dir::OverlayDir;
+use super::file::OverlayFile;
 use crate::api::{
     Access, Attr, AttrQuery, Created, Cx, Errno, File, FileKind, Name, Op, OpenFlags, RenameFlags, SetAttr, StatFs,
     Vnode, XattrFlags,
 };
+use crate::fuse::locks::LockTable;
 
 /// Attributes of overlayfs' own.
 pub const PRIVATE: &[u8] = b"user.overlay.";
+pub const ESCAPED: &[u8] = b"user.overlay.overlay.";
 const OPAQUE: &[u8] = b"user.overlay.opaque";
 const WHITEOUT: &[u8] = b"user.overlay.whiteout";
+/// Files in this directory may show other inode numbers than the layer has.
+const IMPURE: &[u8] = b"user.overlay.impure";
+/// The inode number that a file had before it was copied up, in decimal: it goes on having it. (The kernel finds it by
+/// a file handle, which takes privileges.)
+const NUMBER: &[u8] = b"user.overlay.umvu.ino";
 const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 
 /// Where a file is in the layers: for a directory everywhere that it is merged from.
@@ -37,20 +45,31 @@ impl Parts {
     }
 }
 
+/// By what a live node is found again.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// The layer and the id of the topmost file there.
+    File(usize, u64),
+    /// A file of a lower layer that has other names there too: copied up, it is another file than these. The id of the
+    /// directory.
+    Name(u64, Name),
+}
+
 pub struct OverlayNode {
     pub me: Weak<OverlayNode>,
     pub fs: Rc<OverlayFs>,
     id: u64,
     kind: FileKind,
-    /// It stays when the file is copied up.
-    pub ino: u64,
+    /// It stays when the file is copied up, unless lower layers have other names for the file: those remain.
+    pub ino: Cell<u64>,
     pub parts: RefCell<Parts>,
     /// Where it is to be copied up to.
     pub place: RefCell<Option<(Rc<OverlayNode>, Name)>>,
     /// Held while it is copied up.
     pub copying: async_lock::Mutex<()>,
-    keys: RefCell<Vec<(usize, u64)>>,
+    keys: RefCell<Vec<Key>>,
     pub removed: Cell<bool>,
+    pub locks: LockTable,
 }
 
 impl Drop for OverlayNode {
@@ -73,8 +92,12 @@ impl OverlayFs {
         place: Option<(Rc<OverlayNode>, Name)>,
     ) -> Result<Rc<OverlayNode>, Errno> {
         let (layer, top) = parts.top().ok_or(Errno::ENOENT)?;
-        let key = (layer, top.id());
-        let ino = top.attr(cx, AttrQuery::default()).await?.ino;
+        let attr = top.attr(cx, AttrQuery::default()).await?;
+        let directory = top.kind() == FileKind::Directory;
+        let key = match &place {
+            Some((parent, name)) if layer > 0 && !directory && attr.nlink > 1 => Key::Name(parent.id, name.clone()),
+            _ => Key::File(layer, top.id()),
+        };
         let known = self.nodes.borrow().get(&key).and_then(Weak::upgrade);
         if let Some(node) = known {
             if place.is_some() {
@@ -82,9 +105,22 @@ impl OverlayFs {
                 node.removed.set(false);
             }
             // What a rename or removal elsewhere has left of it.
-            if node.kind == FileKind::Directory {
+            if directory {
                 node.parts.replace(parts);
             }
+            return Ok(node);
+        }
+        let ino = match parts.lower.first() {
+            Some((layer, lower)) if layer > &0 && directory && parts.upper.is_some() => {
+                self.ino(*layer, lower.attr(cx, AttrQuery::default()).await?.ino)
+            }
+            _ => match kept_number(cx, top).await {
+                Some(kept) if layer == 0 => kept,
+                _ => self.ino(layer, attr.ino),
+            },
+        };
+        // Somebody may have been faster.
+        if let Some(node) = self.nodes.borrow().get(&key).and_then(Weak::upgrade) {
             return Ok(node);
         }
         self.last_id.set(self.last_id.get() + 1);
@@ -93,12 +129,13 @@ impl OverlayFs {
             fs: self.this(),
             id: self.last_id.get(),
             kind: top.kind(),
-            ino: self.ino(layer, ino),
+            ino: Cell::new(ino),
             parts: RefCell::new(parts.clone()),
             place: RefCell::new(place),
             copying: async_lock::Mutex::new(()),
-            keys: RefCell::new(vec![key]),
+            keys: RefCell::new(vec![key.clone()]),
             removed: Cell::new(false),
+            locks: LockTable::default(),
         });
         self.nodes.borrow_mut().insert(key, Rc::downgrade(&node));
         Ok(node)
@@ -125,6 +162,52 @@ pub async fn make_opaque(cx: Cx<'_>, node: &Rc<dyn Vnode>) -> Result<(), Errno> 
     let value = Bytes::from_static(b"y");
     node.setxattr(cx, &Name::attribute(OPAQUE)?, value, XattrFlags::empty())
         .await
+}
+
+/// What a layer calls an attribute: one that looks like overlayfs' own, of an overlay in an overlay, is escaped.
+fn in_layer(name: &Name) -> Result<Name, Errno> {
+    match name.as_bytes().strip_prefix(PRIVATE) {
+        Some(rest) => Name::attribute(&[ESCAPED, rest].concat()),
+        None => Ok(name.clone()),
+    }
+}
+
+/// The inode number that a file of the upper layer was copied up with.
+async fn kept_number(cx: Cx<'_>, node: &Rc<dyn Vnode>) -> Option<u64> {
+    if node.kind() != FileKind::Regular {
+        return None;
+    }
+    let value = node.getxattr(cx, &Name::attribute(NUMBER).ok()?).await.ok()?;
+    std::str::from_utf8(&value).ok()?.parse().ok()
+}
+
+/// Without extended attributes the number changes when the file is next looked at, as on the kernel's overlayfs.
+pub async fn keep_number(cx: Cx<'_>, node: &Rc<dyn Vnode>, ino: u64) -> Result<(), Errno> {
+    let value = Bytes::from(ino.to_string());
+    match node
+        .setxattr(cx, &Name::attribute(NUMBER)?, value, XattrFlags::empty())
+        .await
+    {
+        Err(Errno::EOPNOTSUPP | Errno::EPERM) => Ok(()),
+        other => other,
+    }
+}
+
+/// A directory of the upper layer gets a file that may have kept its number.
+pub async fn mark_impure(cx: Cx<'_>, dir: &Rc<dyn Vnode>) {
+    if let Ok(name) = Name::attribute(IMPURE) {
+        // Listings are less exact without.
+        let _ = dir
+            .setxattr(cx, &name, Bytes::from_static(b"y"), XattrFlags::empty())
+            .await;
+    }
+}
+
+pub async fn is_impure(cx: Cx<'_>, dir: &Rc<dyn Vnode>) -> bool {
+    match Name::attribute(IMPURE) {
+        Ok(name) => dir.getxattr(cx, &name).await.is_ok(),
+        Err(_) => false,
+    }
 }
 
 impl OverlayNode {
@@ -156,15 +239,21 @@ impl OverlayNode {
     }
 
     /// It has come to be in the upper layer.
-    pub fn risen(&self, upper: Rc<dyn Vnode>) {
-        let key = (0, upper.id());
-        self.fs.nodes.borrow_mut().insert(key, self.me.clone());
-        self.keys.borrow_mut().push(key);
+    pub async fn risen(&self, cx: Cx<'_>, upper: Rc<dyn Vnode>) -> Result<(), Errno> {
+        let number = upper.attr(cx, AttrQuery::default()).await?.ino;
+        let key = Key::File(0, upper.id());
+        self.fs.nodes.borrow_mut().insert(key.clone(), self.me.clone());
+        let mut keys = self.keys.borrow_mut();
+        if keys.iter().any(|key| matches!(key, Key::Name(..))) {
+            self.ino.set(self.fs.ino(0, number));
+        }
+        keys.push(key);
         let mut parts = self.parts.borrow_mut();
         parts.upper = Some(upper);
         if self.kind != FileKind::Directory {
             parts.lower.clear();
         }
+        Ok(())
     }
 
     /// What the layers have under a name.
@@ -246,7 +335,7 @@ impl Vnode for OverlayNode {
     fn attr<'a>(&'a self, cx: Cx<'a>, query: AttrQuery) -> Op<'a, Attr> {
         Box::pin(async move {
             let mut attr = self.top()?.attr(cx, query).await?;
-            attr.ino = self.ino;
+            attr.ino = self.ino.get();
             let parts = self.parts.borrow();
             if self.kind == FileKind::Directory && parts.lower.len() + usize::from(parts.upper.is_some()) > 1 {
                 // How many subdirectories there are, nobody has counted.
@@ -284,11 +373,15 @@ impl Vnode for OverlayNode {
             if changes {
                 self.copy_up(cx, !flags.contains(OpenFlags::TRUNC)).await?;
             }
-            self.top()?.open(cx, flags).await
+            let opened = self.top()?.open(cx, flags).await?;
+            Ok(Rc::new(OverlayFile::new(self, opened)) as Rc<dyn File>)
         })
     }
     fn create<'a>(self: Rc<Self>, cx: Cx<'a>, name: &'a Name, mode: u32, flags: OpenFlags) -> Op<'a, Created> {
         Box::pin(async move { self.make_file(cx, name, mode, flags).await })
+    }
+    fn tmpfile<'a>(self: Rc<Self>, cx: Cx<'a>, mode: u32, flags: OpenFlags) -> Op<'a, Created> {
+        Box::pin(async move { self.make_nameless(cx, mode, flags).await })
     }
     fn mknod<'a>(&'a self, cx: Cx<'a>, name: &'a Name, mode: u32, rdev: u32) -> Op<'a, Rc<dyn Vnode>> {
         Box::pin(async move { self.make_node(cx, name, mode, rdev).await })
@@ -323,10 +416,14 @@ impl Vnode for OverlayNode {
     }
     fn setattr<'a>(&'a self, cx: Cx<'a>, change: SetAttr<'a>) -> Op<'a, ()> {
         Box::pin(async move {
+            self.check_change(cx, &change).await?;
             self.copy_up(cx, change.size != Some(0)).await?;
-            // The caller's open file may still be the lower one.
-            let change = SetAttr { file: None, ..change };
-            self.top()?.setattr(cx, change).await
+            let open = change.file.and_then(|file| file.as_any().downcast_ref::<OverlayFile>());
+            let file = match open {
+                Some(open) => Some(&**open.current(cx).await?),
+                None => None,
+            };
+            self.top()?.setattr(cx, SetAttr { file, ..change }).await
         })
     }
     fn statfs<'a>(&'a self, cx: Cx<'a>) -> Op<'a, StatFs> {
@@ -339,40 +436,35 @@ impl Vnode for OverlayNode {
         })
     }
     fn getxattr<'a>(&'a self, cx: Cx<'a>, name: &'a Name) -> Op<'a, Bytes> {
-        Box::pin(async move {
-            if name.as_bytes().starts_with(PRIVATE) {
-                return Err(Errno::EOPNOTSUPP);
-            }
-            self.top()?.getxattr(cx, name).await
-        })
+        Box::pin(async move { self.top()?.getxattr(cx, &in_layer(name)?).await })
     }
     fn listxattr<'a>(&'a self, cx: Cx<'a>) -> Op<'a, Bytes> {
         Box::pin(async move {
             let all = self.top()?.listxattr(cx).await?;
-            let shown = all
-                .split_inclusive(|&b| b == 0)
-                .filter(|name| !name.starts_with(PRIVATE));
-            Ok(shown.flatten().copied().collect())
+            let mut shown = Vec::new();
+            for name in all.split_inclusive(|&b| b == 0) {
+                match (name.strip_prefix(ESCAPED), name.starts_with(PRIVATE)) {
+                    (Some(rest), _) => shown.extend([PRIVATE, rest].concat()),
+                    (None, false) => shown.extend_from_slice(name),
+                    (None, true) => {}
+                }
+            }
+            Ok(shown.into())
         })
     }
     fn setxattr<'a>(&'a self, cx: Cx<'a>, name: &'a Name, value: Bytes, flags: XattrFlags) -> Op<'a, ()> {
         Box::pin(async move {
-            if name.as_bytes().starts_with(PRIVATE) {
-                return Err(Errno::EOPNOTSUPP);
-            }
             self.copy_up(cx, true).await?;
-            self.top()?.setxattr(cx, name, value, flags).await
+            self.top()?.setxattr(cx, &in_layer(name)?, value, flags).await
         })
     }
     fn removexattr<'a>(&'a self, cx: Cx<'a>, name: &'a Name) -> Op<'a, ()> {
         Box::pin(async move {
-            if name.as_bytes().starts_with(PRIVATE) {
-                return Err(Errno::EOPNOTSUPP);
-            }
+            let name = in_layer(name)?;
             // An attribute that is not there is no reason to copy the file.
-            self.top()?.getxattr(cx, name).await?;
+            self.top()?.getxattr(cx, &name).await?;
             self.copy_up(cx, true).await?;
-            self.top()?.removexattr(cx, name).await
+            self.top()?.removexattr(cx, &name).await
         })
     }
 }

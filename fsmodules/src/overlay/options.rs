@@ -18,20 +18,28 @@ impl Options {
     pub fn parse(data: &[u8]) -> Result<Options, Errno> {
         let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
         let (mut lower, mut upper, mut work, mut volatile) = (Vec::new(), None, None, false);
+        let (mut userxattr, mut redirects) = (false, false);
         for word in split(text, ',').iter().filter(|word| !word.is_empty()) {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             match (key, value) {
                 ("lowerdir", paths) => lower = split(paths, ':'),
                 ("upperdir", path) => upper = Some(unescape(path)),
                 ("workdir", path) => work = Some(unescape(path)),
-                ("volatile", "") => volatile = true,
+                ("volatile", "") | ("fsync", "volatile") => volatile = true,
+                ("userxattr", "") => userxattr = true,
+                ("redirect_dir", "off") => redirects = true,
                 // Always so here.
-                ("userxattr", "")
-                | ("redirect_dir", "off" | "nofollow")
-                | ("index" | "metacopy" | "nfs_export", "off") => {}
+                ("redirect_dir", "nofollow")
+                | ("index" | "metacopy" | "nfs_export" | "verity", "off")
+                | ("uuid", "off" | "null" | "auto")
+                | ("fsync", "auto" | "strict") => {}
                 ("xino", "on" | "off" | "auto") => {}
                 _ => return Err(Errno::EINVAL),
             }
+        }
+        // `off` follows redirects that are there, which `userxattr` excludes.
+        if userxattr && redirects {
+            return Err(Errno::EINVAL);
         }
         let lower: Vec<String> = lower.iter().map(|path| unescape(path)).collect();
         if lower.is_empty() || lower.len() > MAX_LOWER || lower.iter().any(String::is_empty) {
@@ -120,6 +128,7 @@ mod tests {
             "lowerdir=a:b,index=on",
             "lowerdir=a:b,redirect_dir=on",
             "lowerdir=a:b,metacopy=on",
+            "lowerdir=a:b,redirect_dir=off,userxattr",
         ] {
             assert_eq!(Options::parse(bad.as_bytes()), Err(Errno::EINVAL), "{bad}");
         }
