@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Where a view has umvu's own commands.
+pub const COMMANDS_DIRECTORY: &str = "/usr/bin";
+
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// The view's name, mounts, processes and modules.
@@ -15,8 +18,11 @@ pub enum Request {
     Module { name: String, enabled: bool },
     /// Give the view a name.
     Rename { name: String },
-    /// Whoever enters the view from now on has the caller's root directory.
-    KeepRoot,
+    /// Whoever enters the view from now on has the caller's root directory, where umvu's own commands are found under
+    /// these names, unless there are others.
+    KeepRoot { commands: Vec<String> },
+    /// The caller, one of these commands, has been loaded; its root directory is again what it was before.
+    GoHome,
     /// Make the caller this user, and see files through these maps from now on.
     Become {
         uid: u32,

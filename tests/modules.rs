@@ -32,9 +32,24 @@ fn a_read_only_bind_refuses_every_change() {
          cd bound; sh -c 'echo no > f'; sh -c 'cd d && echo no > new'; cat f; \
          (echo through > p & cat p; wait); stat -f -c %T . > /dev/null; cd ..; \
          findmnt -rno FSTYPE,OPTIONS bound | cut -d, -f1 | sed 's/.* //'; \
-         echo yes > x/f; cat bound/f; mount -o remount,bind,rw bound; echo again > bound/f; cat x/f",
+         echo yes > x/f; cat bound/f; mount -o remount,bind,rw bound; echo again > bound/f; cat x/f; mount -o remount,bind,ro bound; \
+         python3 -c '
+import os, errno
+def tried(what, call, *args):
+    try: call(*args); print(what, \"done\")
+    except OSError as e: print(what, errno.errorcode[e.errno])
+for path in (\"bound/f\", \"bound/d\", \"x/f\"):
+    f = os.open(path, os.O_RDONLY)
+    tried(path, os.fchmod, f, 0o700)
+    tried(path, os.fchown, f, -1, -1)
+    tried(path, os.utime, f)
+    tried(path, os.setxattr, f, \"user.colour\", b\"red\")
+    tried(path, os.removexattr, f, \"user.colour\")
+    os.close(f)
+os.open(\"bound/f\", os.O_RDONLY); os.close(3); tried(\"another\", os.fchmod, os.open(\"x/new\", os.O_CREAT | os.O_WRONLY), 0o600)
+'",
     );
-    assert!(seen.ends_with("again\n"), "{seen}");
+    assert!(seen.ends_with("another done\n"), "{seen}");
 }
 
 #[test]
@@ -88,6 +103,38 @@ fn binds_of_virtual_mounts() {
     assert_eq!(
         seen,
         "x\ny\nbound/e:\ng\n\nmnt/d/e:\nh\nbusy\nrefused\nbound/e:\nh\n\nmnt/d/e:\ng\nbound:\n\nmnt:\n"
+    );
+}
+
+#[test]
+fn another_root_of_the_view() {
+    compare(
+        "mkdir plain new; mount --bind new new; mkdir -p new/old new/sub; echo here > new/f; echo plain > plain/f; \
+         python3 -c '
+import os, ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+def pivot(new, old):
+    done = libc.syscall(155, new.encode(), old.encode()) == 0
+    return \"done\" if done else errno.errorcode[ctypes.get_errno()]
+work = os.getcwd()
+print(pivot(\"plain\", \"plain\"), pivot(\"new/f\", \"new/old\"), pivot(\"new\", \"plain\"), pivot(\"nothere\", \"new/old\"), pivot(\"/\", \"/tmp\"))
+etc = os.open(\"/etc\", os.O_RDONLY)
+os.chdir(\"/\")
+print(pivot(work + \"/new\", work + \"/new/old\"))
+print(sorted(os.listdir(\"/\")), open(\"/f\").read(), os.getcwd(), sorted(os.listdir(\".\")), os.path.exists(\"/etc\"))
+print(open(\"/old\" + work + \"/plain/f\").read(), os.path.exists(\"/old/etc/passwd\"), os.readlink(\"/old/proc/self/cwd\"))
+os.fchdir(etc); print(os.getcwd(), sorted(os.listdir(\"..\")) == sorted(os.listdir(\"/old\")))
+os.chdir(\"/sub\"); print(os.getcwd(), sorted(os.listdir(\"..\")), sorted(os.listdir(\"../..\")))
+'",
+    );
+}
+
+#[test]
+fn a_bind_over_the_root_is_seen_by_who_enters_it() {
+    compare(
+        "mkdir -p t/sub t/usr; echo in > t/sub/f; mount --rbind / t/usr; ls -d t/usr/etc; ls t/usr/$PWD/t/sub; \
+         cat t/usr/$PWD/t/sub/f; mount --bind t/sub t/usr/$PWD/mnt; ls mnt; ls t/usr/$PWD/mnt; cd t/usr/$PWD/t/sub; \
+         pwd | sed 's,.*/t/usr/,,; s,.*/WORK,WORK,'; cat ../sub/f; umount -R ../../../usr 2>/dev/null; cd /; ls -d /etc",
     );
 }
 
@@ -235,6 +282,36 @@ fn roots_users_and_fuse_together() {
         stdout(&joined),
         "0\n/\n5 6\n/bin\n/dev\n/etc\n/lib\n/lib64\n/proc\n/sub\n/sys\n/tmp\n"
     );
+}
+
+/// Whatever libraries a tree has or lacks, umvu's own commands run in it.
+#[test]
+fn own_commands_in_a_tree() {
+    let script = "vumount --bind /etc /sub && ls /sub; vusu 1000 -c 'id -u'; cd /sub; vumount --bind dir2 . 2>/dev/null || echo relative; \
+        fusermount3 -V > /dev/null && vu_lsmod > /dev/null && ls -d /bin; readlink /proc/self/root; vumount -t fuse nothing x /tmp";
+    let check = |options: &[&str]| {
+        let work = Work::new();
+        tree(&work);
+        let made = "mkdir -p tree/usr/bin changes w";
+        assert!(work.command("sh").args(["-c", made]).status().unwrap().success());
+        let args = [options, &["--as-root", "--", "/bin/sh", "-c", script]].concat();
+        let output = work.umvu(&args);
+        assert_eq!(
+            text(&output.stdout),
+            "group\npasswd\n1000\nrelative\n/bin\n/\n",
+            "{}",
+            text(&output.stderr)
+        );
+        assert_eq!(
+            text(&output.stderr),
+            "vumount: cannot run nothing: No such file or directory\n"
+        );
+    };
+    check(&["--root", "tree"]);
+    check(&[
+        "--mount",
+        "type=overlay,lowerdir=tree,upperdir=changes,workdir=w,target=/",
+    ]);
 }
 
 #[test]

@@ -10,6 +10,14 @@ pub fn in_view() -> bool {
     matches!(trap::control_call(b"\"Describe\""), Ok(Some(_)))
 }
 
+/// umvu's own programs are loaded at the host's root, whose libraries fit; back to the caller's. Outside of a view there
+/// is nothing to be done.
+pub fn go_home() {
+    if let Ok(request) = serde_json::to_vec(&Request::GoHome) {
+        let _ = trap::control_call(&request);
+    }
+}
+
 /// Asks the view that this process runs in. Fails with a hint outside.
 pub fn ask(request: &Request) -> Result<Response, Failure> {
     let bytes = serde_json::to_vec(request).map_err(|e| Failure::new(e.to_string()))?;

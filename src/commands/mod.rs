@@ -37,6 +37,11 @@ pub const APPLETS: [&str; 10] = [
     "fusermount3",
 ];
 
+/// All names that umvu goes by in a view.
+pub fn command_names() -> impl Iterator<Item = &'static str> {
+    APPLETS.into_iter().chain(["fusermount"])
+}
+
 /// umvu's own failure, as env(1) and others have it.
 pub const FAILURE: u8 = 125;
 
@@ -80,6 +85,7 @@ enum Command {
 
 /// Does what the arguments say.
 pub fn main(mut args: Vec<OsString>) -> ExitCode {
+    client::go_home();
     let name = args
         .first()
         .and_then(|arg| Path::new(arg).file_name())

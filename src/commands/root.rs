@@ -8,7 +8,7 @@ use rustix::mount::mount_bind;
 use crate::control::{Request, io_text};
 
 use super::mountspec::MountSpec;
-use super::{Failure, client};
+use super::{Failure, client, command_names};
 
 /// What a tree shows of the host unless it is asked not to.
 const OF_THE_HOST: [&str; 3] = ["dev", "proc", "sys"];
@@ -84,5 +84,6 @@ pub fn enter(root: &Path) -> Result<(), Failure> {
         .map_or_else(|_| PathBuf::from("/"), |rest| Path::new("/").join(rest));
     std::os::unix::fs::chroot(root).map_err(failed)?;
     std::env::set_current_dir(inside).map_err(failed)?;
-    client::order(&Request::KeepRoot).map(drop)
+    let commands = command_names().map(str::to_owned).collect();
+    client::order(&Request::KeepRoot { commands }).map(drop)
 }

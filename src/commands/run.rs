@@ -9,20 +9,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Args;
-use fsmodules::api::Module;
+use fsmodules::api::{Module, Name};
 
-use crate::control::io_text;
+use crate::control::{COMMANDS_DIRECTORY, io_text};
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
 use crate::session::Session;
 use crate::trace::Trace;
 use crate::trap::{self, Engine, SpawnSpec, Tracer, WaitStatus};
-use crate::view::Mounts;
+use crate::view::{HostPlace, Mounts, Place};
 
 use super::mountspec::MountSpec;
 use super::root::RootArgs;
 use super::user::UserArgs;
-use super::{APPLETS, Failure, Outcome, client};
+use super::{APPLETS, Failure, Outcome, client, command_names};
 
 #[derive(Args)]
 pub struct Run {
@@ -164,12 +164,18 @@ fn fit_out(mounts: &Mounts, modules: &[Rc<dyn Module>]) {
         mounts.fit_device(Path::new(device.path), device.node);
     }
     let Ok(own) = own_path() else { return };
-    for name in APPLETS.iter().chain(&["fusermount"]) {
-        let path = Path::new("/usr/bin").join(name);
+    let directory = Place::Host(HostPlace {
+        mount: mounts.base(),
+        path: COMMANDS_DIRECTORY.into(),
+    });
+    for name in command_names() {
+        let path = Path::new(COMMANDS_DIRECTORY).join(name);
         // The host's fusermount3 relies on privileges that nothing in a view gets.
         let powerless = path.metadata().is_ok_and(|found| found.mode() & libc::S_ISUID != 0);
-        if powerless || !path.exists() && search_path(name.as_ref()).is_err() {
-            mounts.fit_command(&path, &own);
+        if let Ok(file) = Name::new(name.as_bytes())
+            && (powerless || !path.exists() && search_path(name.as_ref()).is_err())
+        {
+            mounts.fit_command(&directory, &file, &own);
         }
     }
 }

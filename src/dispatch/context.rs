@@ -5,7 +5,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use fsmodules::api::{Caller, Cx, Errno, Ids, MountFlags, Name, Vnode};
+use fsmodules::api::{Caller, Cx, Errno, Ids, MountFlags, Name, OpenFlags, Vnode};
 use fsmodules::ids::{Cap, Creds};
 use fuse_compat::kernel::Client;
 
@@ -16,6 +16,7 @@ use crate::task::{OpenFile, ScratchSlot, Task};
 use crate::trap::{GuestMemory, Memory, Reply};
 use crate::view::{Found, HostPlace, HostRights, Last, Mount, Place, VirtualPlace, WalkFlags, Walker};
 
+use super::host::READ_ONLY_MARK;
 use super::owners;
 use super::procfs::Links;
 
@@ -259,6 +260,18 @@ impl Ctx {
             mount: place.mount,
             covered: false,
             is_open: true,
+        })
+    }
+
+    /// `EROFS` if a descriptor of the host was opened through a mount that is read-only.
+    pub fn check_fd_writable(&self, fd: i32) -> Result<(), Errno> {
+        self.host_file_of(fd)?.check_writable().or_else(|errno| {
+            let info =
+                std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", self.task.tid.get())).unwrap_or_default();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+            let marked = flags.is_some_and(|flags| OpenFlags::from_bits_retain(flags).contains(READ_ONLY_MARK));
+            if marked { Err(errno) } else { Ok(()) }
         })
     }
 

@@ -2,10 +2,12 @@
 
 use std::rc::Rc;
 
-use fsmodules::api::Errno;
+use fsmodules::api::{Errno, Name};
 use fsmodules::ids::{Creds, IdMap, Owners};
 
-use crate::control::{Description, FileIds, MAX_MESSAGE, ModuleLine, MountLine, ProcessLine, Request, Response};
+use crate::control::{
+    COMMANDS_DIRECTORY, Description, FileIds, MAX_MESSAGE, ModuleLine, MountLine, ProcessLine, Request, Response,
+};
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
 use crate::table;
@@ -45,8 +47,15 @@ async fn serve(cx: &Ctx, request: Request) -> Result<Response, Errno> {
             unmounted(cx, target.as_bytes()).await?;
             Ok(Response::Done)
         }
-        Request::KeepRoot => {
+        Request::KeepRoot { commands } => {
             cx.hv.mounts.set_root(cx.task.fs().root.borrow().clone());
+            fit_commands(cx, &commands).await?;
+            Ok(Response::Done)
+        }
+        Request::GoHome => {
+            if let Some(root) = cx.task.process().home.take() {
+                cx.task.fs().root.replace(root);
+            }
             Ok(Response::Done)
         }
         Request::Become {
@@ -81,6 +90,29 @@ async fn serve(cx: &Ctx, request: Request) -> Result<Response, Errno> {
         }
         other => Ok(simple(&cx.hv, other)),
     }
+}
+
+/// Shows umvu's own commands in the caller's tree. One without a directory for them does without.
+async fn fit_commands(cx: &Ctx, commands: &[String]) -> Result<(), Errno> {
+    let (Ok(own), Ok(directory)) = (
+        std::env::current_exe(),
+        cx.walk(CWD, COMMANDS_DIRECTORY.as_bytes(), WalkFlags::FOLLOW).await,
+    ) else {
+        return Ok(());
+    };
+    let Some(directory) = directory.place else {
+        return Ok(());
+    };
+    for command in commands {
+        let path = format!("{COMMANDS_DIRECTORY}/{command}");
+        let found = cx.walk(CWD, path.as_bytes(), WalkFlags::FOLLOW).await;
+        if found.is_ok_and(|found| found.place.is_none()) {
+            cx.hv
+                .mounts
+                .fit_command(&directory, &Name::new(command.as_bytes())?, &own);
+        }
+    }
+    Ok(())
 }
 
 fn see_files(cx: &Ctx, uid: u32, gid: u32, files: &FileIds) -> Result<(), String> {
@@ -159,7 +191,8 @@ pub fn simple(hv: &Rc<Hypervisor>, request: Request) -> Response {
         },
         Request::Await { .. }
         | Request::AwaitEnd { .. }
-        | Request::KeepRoot
+        | Request::KeepRoot { .. }
+        | Request::GoHome
         | Request::Become { .. }
         | Request::Join
         | Request::Enter { .. } => Response::Failed("not possible from here".into()),

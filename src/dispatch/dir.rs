@@ -125,13 +125,22 @@ async fn enter(cx: &Ctx, place: VirtualPlace) -> Result<Reply, Errno> {
         return Err(Errno::ENOTDIR);
     }
     place.node().access(cx.cx(), Access::EXECUTE).await?;
-    let mut path = cx.hv.reopen_path(&cx.hv.nowhere().as_raw_fd());
+    move_to(cx, Place::Virtual(place)).await?;
+    Ok(Reply::Return(0))
+}
+
+/// Makes a directory the working directory, in the view and as far as the kernel has it.
+pub async fn move_to(cx: &Ctx, place: Place) -> Result<(), Errno> {
+    let mut path = match &place {
+        Place::Host(place) => place.bytes(),
+        Place::Virtual(_) => cx.hv.reopen_path(&cx.hv.nowhere().as_raw_fd()),
+    };
     path.push(0);
     let slot = cx.scratch().await?;
     cx.write(slot.address, &path)?;
     cx.run(libc::SYS_chdir, [slot.address, 0, 0, 0, 0, 0]).await?;
-    cx.task.fs().set_cwd(Place::Virtual(place));
-    Ok(Reply::Return(0))
+    cx.task.fs().set_cwd(place);
+    Ok(())
 }
 
 pub async fn getcwd(cx: &Ctx) -> Result<Reply, Errno> {

@@ -258,10 +258,23 @@ async fn run(cx: &Ctx, executable: Executable, invocation: Invocation) -> Result
         ],
     };
     let creds = owners::executed(cx, &place).await?;
-    cx.task.executing.replace(Some(Executing { place, open, creds }));
+    // umvu's own commands need the host's libraries, whatever tree they are called in.
+    let own = matches!(&place, Place::Host(place) if place.mount.hidden());
+    let fs = cx.task.fs();
+    let home = own.then(|| fs.root.replace(cx.hv.mounts.base().root_place()));
+    let executing = Executing {
+        place,
+        open,
+        creds,
+        home: home.clone(),
+    };
+    cx.task.executing.replace(Some(executing));
     let result = cx.hv.run(&cx.task, call).await;
     if result < 0 {
         cx.task.executing.take();
+        if let Some(home) = home {
+            fs.root.replace(home);
+        }
         block.unmap(cx).await;
     } else {
         // A process whose memory cannot be written has other troubles.
@@ -479,15 +492,21 @@ fn pointers(cx: &Ctx, mut address: u64) -> Result<Vec<u64>, Errno> {
 /// The kernel has executed a program: a new address space, and a descriptor table of its own.
 pub fn executed(task: &Task) {
     let process = task.process();
-    let (place, open) = match task.executing.take() {
-        Some(Executing { place, open, creds }) => {
+    let (place, open, home) = match task.executing.take() {
+        Some(Executing {
+            place,
+            open,
+            creds,
+            home,
+        }) => {
             if let Some(creds) = creds {
                 task.set_creds(creds);
             }
-            (Some(place), open)
+            (Some(place), open, home)
         }
-        None => (None, None),
+        None => (None, None, None),
     };
+    process.home.replace(home);
     process.exe.replace(place);
     process.running.replace(open);
     task.comm.take();

@@ -38,6 +38,10 @@ pub async fn remove(cx: &Ctx, arg: usize, name: &HostFile) -> Result<Reply, Errn
     }
 }
 
+/// Tells a descriptor that was opened through a read-only mount from one that has its number later, of which nobody is
+/// told: a flag that the kernel keeps, and that means nothing for reading.
+pub const READ_ONLY_MARK: OpenFlags = OpenFlags::from_bits_retain(libc::O_DSYNC as u32);
+
 /// openat(2) and openat2(2). The descriptor of a directory keeps in mind through which mount it was opened.
 pub async fn open(cx: &Ctx, found: &Found, file: &HostFile, flags: OpenFlags) -> Result<Reply, Errno> {
     let writes = flags.writable() || flags.contains(OpenFlags::TRUNC);
@@ -45,9 +49,13 @@ pub async fn open(cx: &Ctx, found: &Found, file: &HostFile, flags: OpenFlags) ->
     if !flags.contains(OpenFlags::PATH) && (makes || writes && !is_special(file)) {
         file.check_writable()?;
     }
+    let mut call = cx.call;
+    if i64::from(call.nr) == libc::SYS_openat && !flags.writable() && file.check_writable().is_err() {
+        call.args[2] |= u64::from(READ_ONLY_MARK.bits());
+    }
     let reply = match cx.task.creds() {
-        Some(creds) => owners::open(cx, &creds, found, file, flags).await?,
-        None => cx.with_paths(&[(1, file)]).await?,
+        Some(creds) => owners::open(cx, &creds, call, found, file, flags).await?,
+        None => cx.call_with_paths(call, &[(1, file)]).await?,
     };
     if let Reply::Return(fd @ 0..) = reply {
         cx.task.files().opened_through(fd as i32, &file.mount);

@@ -248,6 +248,7 @@ pub async fn fchmodat(cx: &Ctx) -> Result<Reply, Errno> {
 
 pub async fn fchmod(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
+        cx.check_fd_writable(cx.fd(0))?;
         return match cx.task.creds() {
             Some(creds) => owners::chmod(cx, &creds, &cx.task.fd_link(cx.fd(0)), true, cx.int(1)).map_err(no_such_fd),
             None => Ok(Reply::Passthrough),
@@ -290,6 +291,7 @@ pub async fn fchownat(cx: &Ctx) -> Result<Reply, Errno> {
 
 pub async fn fchown(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.open_file(cx.fd(0)) else {
+        cx.check_fd_writable(cx.fd(0))?;
         return match cx.task.creds() {
             Some(creds) => {
                 let path = cx.task.fd_link(cx.fd(0));
@@ -310,6 +312,7 @@ pub async fn utimensat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     let place = if cx.arg(1) == 0 && flags & AT_EMPTY_PATH == 0 {
         let Some(open) = cx.open_file(cx.fd(0)) else {
+            cx.check_fd_writable(cx.fd(0))?;
             return Ok(Reply::Passthrough);
         };
         not_path_only(&open)?;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use fsmodules::api::{Access, Errno, FileKind, MountFlags, OpenFlags, SetAttr};
 use fsmodules::ids::{Cap, Creds, Owner, changed, may_remove, permits, without_set_id};
 
-use crate::abi::{Stat, Statx, StatxTimestamp};
+use crate::abi::{RawCall, Stat, Statx, StatxTimestamp};
 use crate::trap::Reply;
 use crate::view::{Found, HostPlace, HostRights, Place};
 
@@ -434,14 +434,21 @@ pub async fn rename(cx: &Ctx, creds: &Creds, old: &HostFile, new: &HostFile) -> 
 
 // open(2)
 
-/// openat(2) and openat2(2), of a file that may exist or not.
-pub async fn open(cx: &Ctx, creds: &Creds, found: &Found, file: &HostFile, flags: OpenFlags) -> Result<Reply, Errno> {
+/// openat(2) and openat2(2), of a file that may exist or not; `call` is what the kernel is to be asked.
+pub async fn open(
+    cx: &Ctx,
+    creds: &Creds,
+    call: RawCall,
+    found: &Found,
+    file: &HostFile,
+    flags: OpenFlags,
+) -> Result<Reply, Errno> {
     let path = file.as_path();
     let exists = found.place.is_some();
     let temporary = flags.contains(OpenFlags::TMPFILE);
     let creates = flags.contains(OpenFlags::CREAT) && !exists && !flags.contains(OpenFlags::PATH);
     if flags.contains(OpenFlags::PATH) || !exists && !creates {
-        return cx.with_paths(&[(1, file)]).await;
+        return cx.call_with_paths(call, &[(1, file)]).await;
     }
     if creates {
         return create(cx, creds, file).await;
@@ -449,7 +456,7 @@ pub async fn open(cx: &Ctx, creds: &Creds, found: &Found, file: &HostFile, flags
     let refused = flags.contains(OpenFlags::CREAT | OpenFlags::EXCL)
         || flags.contains(OpenFlags::NOFOLLOW) && look(path, false)?.is_symlink();
     if refused {
-        return cx.with_paths(&[(1, file)]).await;
+        return cx.call_with_paths(call, &[(1, file)]).await;
     }
     let meta = look(path, true)?;
     if !temporary {
@@ -460,10 +467,10 @@ pub async fn open(cx: &Ctx, creds: &Creds, found: &Found, file: &HostFile, flags
         let device = device(owner.mode, owner.rdev, file.mount.flags())?;
         return cx.with_paths(&[(1, device.as_bytes())]).await;
     }
-    let reply = cx.with_paths(&[(1, file)]).await?;
+    let reply = cx.call_with_paths(call, &[(1, file)]).await?;
     let refused = matches!(reply, Reply::Return(result) if result == -i64::from(libc::EACCES));
     if refused && creds.has(Cap::DacOverride) && widen(cx, path, &meta, owner) {
-        return cx.with_paths(&[(1, file)]).await;
+        return cx.call_with_paths(call, &[(1, file)]).await;
     }
     // Writing itself is not seen.
     if matches!(reply, Reply::Return(0..)) && wanted(flags).contains(Access::WRITE) {

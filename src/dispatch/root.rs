@@ -1,6 +1,8 @@
 //! The caller's root directory: chroot(2) and pivot_root(2). As with mounts, everybody in a view may change what the
 //! view shows.
 
+use std::rc::Rc;
+
 use fsmodules::api::{Access, Errno, FileKind};
 
 use crate::trap::Reply;
@@ -8,6 +10,7 @@ use crate::view::{Place, WalkFlags};
 
 use super::Ctx;
 use super::context::CWD;
+use super::dir::move_to;
 
 pub async fn chroot(cx: &Ctx) -> Result<Reply, Errno> {
     let place = directory(cx, &cx.path(0)?).await?;
@@ -17,14 +20,17 @@ pub async fn chroot(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// pivot_root(2): (new root, where to put the old one).
 ///
-/// Both must be directories, the new one a mount's root and the second at or below it. Everybody whose root or working
-/// directory is the old root is moved to the new one.
+/// Both must be directories, the new one a mount's root and the second at or below it. Everybody whose root is the old
+/// one is moved to the new one, and so is the caller if it works there.
 pub async fn pivot_root(cx: &Ctx) -> Result<Reply, Errno> {
     let new = directory(cx, &cx.path(0)?).await?;
     let put_old = directory(cx, &cx.path(1)?).await?;
     let mounts = &cx.hv.mounts;
     let old = cx.task.fs().root.borrow().clone();
-    if new.same(&old) || put_old.same(&old) {
+    if [&new, &put_old]
+        .iter()
+        .any(|place| Rc::ptr_eq(place.mount(), old.mount()))
+    {
         return Err(Errno::EBUSY);
     }
     let (Some(mount), Some(_)) = (mounts.mount_at(&new), mounts.reachable_path(&put_old, &new)) else {
@@ -36,6 +42,10 @@ pub async fn pivot_root(cx: &Ctx) -> Result<Reply, Errno> {
         if fs.root.borrow().same(&old) {
             fs.root.replace(new.clone());
         }
+    }
+    let leaves = cx.task.fs().cwd.borrow().same(&old);
+    if leaves {
+        move_to(cx, new).await?;
     }
     Ok(Reply::Return(0))
 }

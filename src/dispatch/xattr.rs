@@ -81,6 +81,14 @@ fn by_fd(cx: &Ctx) -> Result<Result<VirtualPlace, Reply>, Errno> {
     Ok(Ok(open.place.clone()))
 }
 
+fn by_fd_to_change(cx: &Ctx) -> Result<Result<VirtualPlace, Reply>, Errno> {
+    let found = by_fd(cx)?;
+    if found.is_err() {
+        cx.check_fd_writable(cx.fd(0))?;
+    }
+    Ok(found)
+}
+
 fn name(cx: &Ctx, arg: usize) -> Result<Name, Errno> {
     let bytes = cx
         .memory()
@@ -167,7 +175,7 @@ pub async fn setxattr(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 pub async fn fsetxattr(cx: &Ctx) -> Result<Reply, Errno> {
-    match by_fd(cx)? {
+    match by_fd_to_change(cx)? {
         Ok(place) => set(cx, &place, 1, (cx.arg(2), cx.arg(3), cx.int(4))).await,
         Err(reply) => Ok(reply),
     }
@@ -208,7 +216,7 @@ pub async fn removexattr(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 pub async fn fremovexattr(cx: &Ctx) -> Result<Reply, Errno> {
-    match by_fd(cx)? {
+    match by_fd_to_change(cx)? {
         Ok(place) => remove(cx, &place, 1).await,
         Err(reply) => Ok(reply),
     }

@@ -65,6 +65,8 @@ pub struct Process {
     pub exe: RefCell<Option<Place>>,
     /// That file, if it is virtual, kept open as long as it runs.
     pub running: RefCell<Option<Rc<OpenFile>>>,
+    /// The root directory that it goes back to once it is loaded, if it is one of umvu's own commands.
+    pub home: RefCell<Option<Place>>,
     /// How many descriptors its filters catch.
     pub level: Cell<FdLevel>,
     /// Its filters catch calls on ids and owners, as needed where ids are virtual.
@@ -77,6 +79,8 @@ pub struct Executing {
     pub open: Option<Rc<OpenFile>>,
     /// Who it will be.
     pub creds: Option<Creds>,
+    /// The root directory to go back to ([`Process::home`]).
+    pub home: Option<Place>,
 }
 
 /// A traced thread.
@@ -124,6 +128,7 @@ impl Task {
             running: RefCell::new(None),
             level: Cell::new(FdLevel::default()),
             ids_caught: Cell::new(false),
+            home: RefCell::new(None),
         };
         Rc::new(Task {
             tid: Cell::new(tid),
@@ -157,6 +162,7 @@ impl Task {
                 running: RefCell::new(process.running.borrow().clone()),
                 level: Cell::new(process.level.get()),
                 ids_caught: Cell::new(process.ids_caught.get()),
+                home: RefCell::new(None),
             })
         };
         let files = self.files.borrow();

@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::future::poll_fn;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use fsmodules::api::{Description, Errno, FileSystem, MountFlags, Vnode};
+use fsmodules::api::{Description, Errno, FileSystem, MountFlags, Name, Vnode};
 
 use super::paths::full_path;
 use super::{Dentry, HostPlace, Place, VirtualPlace};
@@ -184,6 +185,8 @@ pub struct Mounts {
     points: RefCell<HashMap<u32, HashSet<PathBuf>>>,
     /// Host paths of umvu's own fittings, which stand there in every mount.
     fittings: RefCell<HashSet<PathBuf>>,
+    /// Those in directories of virtual trees.
+    commands: RefCell<Vec<(Place, Name, Place)>>,
     visible: Cell<usize>,
     next: Cell<u32>,
     changes: Cell<u64>,
@@ -217,6 +220,7 @@ impl Mounts {
             all: RefCell::default(),
             points: RefCell::default(),
             fittings: RefCell::default(),
+            commands: RefCell::default(),
             visible: Cell::new(0),
             next: Cell::new(0),
             changes: Cell::new(0),
@@ -285,6 +289,20 @@ impl Mounts {
     }
 
     fn add(&self, at: Place, root: Root, fs: Option<Rc<dyn FileSystem>>, flags: MountFlags, hidden: bool) -> Rc<Mount> {
+        let mount = self.make(Some(at), root, fs, flags, hidden);
+        self.all.borrow_mut().push(mount.clone());
+        self.changed_now();
+        mount
+    }
+
+    fn make(
+        &self,
+        at: Option<Place>,
+        root: Root,
+        fs: Option<Rc<dyn FileSystem>>,
+        flags: MountFlags,
+        hidden: bool,
+    ) -> Rc<Mount> {
         let n = self.next.replace(self.next.get() + 1);
         let same = |mount: &&Rc<Mount>| matches!((&mount.fs, &fs), (Some(a), Some(b)) if Rc::ptr_eq(a, b));
         let minor = self
@@ -293,9 +311,9 @@ impl Mounts {
             .iter()
             .find(same)
             .map_or(FIRST_MINOR + n, |mount| mount.minor);
-        let mount = Rc::new(Mount {
+        Rc::new(Mount {
             id: FIRST_ID + n,
-            at: RefCell::new(Some(at)),
+            at: RefCell::new(at),
             root,
             flags: Cell::new(flags),
             fs,
@@ -304,10 +322,7 @@ impl Mounts {
             users: Cell::new(0),
             attached: Cell::new(true),
             expiring: Cell::new(false),
-        });
-        self.all.borrow_mut().push(mount.clone());
-        self.changed_now();
-        mount
+        })
     }
 
     /// Mounts a file system. The same one twice on the same place is `EBUSY`.
@@ -385,13 +400,37 @@ impl Mounts {
         );
     }
 
-    /// A command of umvu's own, where the host may have nothing.
-    pub fn fit_command(&self, path: &Path, program: &Path) {
-        let at = Place::Host(HostPlace {
-            mount: self.base.clone(),
-            path: path.into(),
-        });
-        self.add(at, Root::Host(program.into()), None, MountFlags::RDONLY, true);
+    /// A command of umvu's own in a directory that has nothing of this name.
+    pub fn fit_command(&self, directory: &Place, name: &Name, program: &Path) {
+        let root = Root::Host(program.into());
+        match directory {
+            Place::Host(host) => {
+                let at = Place::Host(HostPlace {
+                    mount: host.mount.clone(),
+                    path: host.path.join(OsStr::from_bytes(name.as_bytes())),
+                });
+                self.add(at, root, None, MountFlags::RDONLY, true);
+            }
+            Place::Virtual(_) => {
+                let command = self.make(None, root, None, MountFlags::RDONLY, true).root_place();
+                self.commands
+                    .borrow_mut()
+                    .push((directory.clone(), name.clone(), command));
+            }
+        }
+    }
+
+    /// The command that stands in a virtual directory under a name that the directory itself does not have.
+    pub fn command(&self, directory: &VirtualPlace, name: &Name) -> Option<Place> {
+        let commands = self.commands.borrow();
+        let here = |place: &Place| match place {
+            Place::Virtual(place) => {
+                Rc::ptr_eq(&place.mount, &directory.mount) && Rc::ptr_eq(&place.dentry, &directory.dentry)
+            }
+            Place::Host(_) => false,
+        };
+        let found = commands.iter().find(|(place, known, _)| known == name && here(place));
+        found.map(|(.., command)| command.clone())
     }
 
     /// The mount whose root this place is.

@@ -289,7 +289,10 @@ impl Walker<'_> {
     async fn virtual_child(&self, directory: &VirtualPlace, name: &Name, follow: bool) -> Result<Child, Errno> {
         let node = match directory.node().lookup(self.cx, name).await {
             Ok(node) => node,
-            Err(Errno::ENOENT) => return Ok(Child::Missing),
+            Err(Errno::ENOENT) => {
+                let command = self.mounts.command(directory, name);
+                return Ok(command.map_or(Child::Missing, Child::File));
+            }
             Err(errno) => return Err(errno),
         };
         let dentry = directory.dentry.child(name, node);

@@ -1,7 +1,7 @@
 //! Layered trees, in the manner and with the on-disk form of the kernel's overlayfs (Documentation/filesystems/
 //! overlayfs.rst) mounted with `userxattr`.
 //!
-//! [`node`] is the merged tree, [`dir`] and [`file`] what is open in it, [`copyup`] the first write to a file of a lower
+//! [`node`] is the merged tree, [`dir`] and [`mod@file`] what is open in it, [`copyup`] the first write to a file of a lower
 //! layer, by the [`mounter`], [`names`] what is made, removed and renamed. Layers are vnodes, of the host or of any mount
 //! of the view. Redirected directories and metadata-only copies are refused, as the kernel refuses them with
 //! `userxattr`; so are the inode index, fs-verity and NFS export, which the kernel could do.
