@@ -30,10 +30,7 @@ pub async fn openat(cx: &Ctx) -> Result<Reply, Errno> {
 /// openat2(2): as openat, with the RESOLVE_* restrictions.
 pub async fn openat2(cx: &Ctx) -> Result<Reply, Errno> {
     let [flags, mode, resolve]: [u64; 3] = open_how(cx, cx.arg(2), cx.arg(3))?;
-    if resolve & RESOLVE_CACHED != 0 {
-        return Err(Errno::EAGAIN);
-    }
-    let restrictions = WalkFlags::from_resolve(resolve).ok_or(Errno::EINVAL)?;
+    let restrictions = WalkFlags::from_resolve(resolve & !RESOLVE_CACHED).ok_or(Errno::EINVAL)?;
     let flags = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
     let creating = flags & (OpenFlags::CREAT.bits() | NAMELESS) != 0;
     let modes = if creating { MODE_BITS } else { 0 };
@@ -43,6 +40,9 @@ pub async fn openat2(cx: &Ctx) -> Result<Reply, Errno> {
     let flags = OpenFlags::from_bits_retain(flags);
     if flags.contains(OpenFlags::PATH) && checked(flags)? != flags {
         return Err(Errno::EINVAL);
+    }
+    if resolve & RESOLVE_CACHED != 0 {
+        return Err(Errno::EAGAIN);
     }
     open(cx, flags, mode as u32, restrictions).await
 }

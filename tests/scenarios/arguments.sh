@@ -55,7 +55,7 @@ p("handle", h(0), h(11), h(12), h(128), h(129), h(12, b""), h(12, b"nope"), h(12
 # openat2
 def o2(how, size=24, path=b"f", dfd=-100): return call(437, dfd, path, ctypes.create_string_buffer(how, 5000) if how is not None else 0, size)
 H = lambda f=0, m=0, r=0: struct.pack("QQQ", f, m, r)
-p("openat2", o2(H()), o2(None), o2(H(), 0), o2(H(), 23), o2(H(), 4096), o2(H(), 4097), o2(H(), 5000), o2(H(), path=0), o2(H(), dfd=99), o2(H(), dfd=fd), o2(H(0o4), path=b"f"), o2(H(3)), o2(H(1 << 31)), o2(H(0o100, 0o100000), path=b"n"), o2(H(0, 0, 0x18)), o2(H(0, 0, 0x40)), o2(H(0, 1 << 40)), o2(H(0o20000000)), o2(H(0o20200000)), o2(H(0o20200002, 0o600), path=b"."), o2(H(0o10000000 | 0o2)), o2(H(0o10000000)), o2(H(0, 0, 4), path=b"s"), o2(H(0o400000), path=b"s"))
+p("openat2", o2(H()), o2(None), o2(H(), 0), o2(H(), 23), o2(H(), 4096), o2(H(), 4097), o2(H(), 5000), o2(H(), path=0), o2(H(), dfd=99), o2(H(), dfd=fd), o2(H(0o4), path=b"f"), o2(H(3)), o2(H(1 << 31)), o2(H(0o100, 0o100000), path=b"n"), o2(H(0, 0, 0x18)), o2(H(0, 0, 0x40)), o2(H(0, 0, 0x60)), o2(H(0o100, 0o600, 0x20)), o2(H(0, 1 << 40)), o2(H(0o20000000)), o2(H(0o20200000)), o2(H(0o20200002, 0o600), path=b"."), o2(H(0o10000000 | 0o2)), o2(H(0o10000000)), o2(H(0, 0, 4), path=b"s"), o2(H(0o400000), path=b"s"))
 # RLIMIT_NOFILE
 import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (900, 900)); got = []
 try:
