@@ -323,7 +323,9 @@ pub async fn sendfile(cx: &Ctx) -> Result<Reply, Errno> {
     // From files only: pipes and sockets are for splice(2).
     from.check_mode(false)?;
     to.check_mode(true)?;
-    if !matches!(from.kind(cx)?, Some(FileKind::Regular | FileKind::BlockDevice)) {
+    // An empty file is never written: what is not open must be found before.
+    let (source, _) = (from.kind(cx)?, to.kind(cx)?);
+    if !matches!(source, Some(FileKind::Regular | FileKind::BlockDevice)) {
         return Err(Errno::EINVAL);
     }
     let done = transfer(cx, &from, &to, cx.arg(3).min(0x7fff_f000)).await?;
@@ -350,8 +352,12 @@ pub async fn splice(cx: &Ctx) -> Result<Reply, Errno> {
             to.check_mode(true)?;
         }
     }
-    if !from.is_real() && !to.is_real() {
-        return Err(Errno::EINVAL);
+    let pipe = if from.is_real() { &from } else { &to };
+    match pipe {
+        End::Virtual(..) => return Err(Errno::EINVAL),
+        End::Real(..) if pipe.kind(cx)? != Some(FileKind::Fifo) => return Err(Errno::EINVAL),
+        End::Real(_, Some(_)) => return Err(Errno::ESPIPE),
+        End::Real(_, None) => {}
     }
     // One piece: a pipe that runs empty or full in the middle must not make the caller wait for more.
     let mut len = cx.arg(4).min(BUFFER);
