@@ -116,6 +116,7 @@ scenarios![
     exec,
     fifo,
     flags,
+    limits,
     links,
     listing,
     locks,

@@ -13,7 +13,7 @@ use crate::abi::RawCall;
 use crate::hypervisor::Hypervisor;
 use crate::table;
 use crate::task::{OpenFile, ScratchSlot, Task};
-use crate::trap::{GuestMemory, Memory, Reply};
+use crate::trap::{self, GuestMemory, Memory, Reply};
 use crate::view::{Found, HostPlace, HostRights, Last, Mount, Place, VirtualPlace, WalkFlags, Walker};
 
 use super::host::READ_ONLY_MARK;
@@ -638,5 +638,14 @@ impl Caller for Ctx {
 
     fn files_id(&self) -> u64 {
         self.task.files.borrow().id
+    }
+
+    fn file_size_limit(&self) -> u64 {
+        trap::file_size_limit(self.task.tid.get())
+    }
+
+    fn beyond_file_size_limit(&self) -> Errno {
+        trap::signal_thread(self.task.tgid(), self.task.tid.get(), libc::SIGXFSZ);
+        Errno::EFBIG
     }
 }

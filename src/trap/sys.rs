@@ -90,6 +90,23 @@ pub fn kill(tid: Tid) {
     unsafe { libc::kill(tid.as_raw(), libc::SIGKILL) };
 }
 
+/// Sends a signal to one thread of a process; it may be gone already.
+pub fn signal_thread(tgid: Tid, tid: Tid, signal: i32) {
+    // SAFETY: no pointers.
+    unsafe { libc::syscall(libc::SYS_tgkill, tgid.as_raw(), tid.as_raw(), signal) };
+}
+
+/// A process's soft limit on file sizes, in bytes. The kernel tells it to nobody of another user: then there is none.
+pub fn file_size_limit(tid: Tid) -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: nothing is set, and `limit` is live.
+    unsafe { libc::prlimit(tid.as_raw(), libc::RLIMIT_FSIZE, std::ptr::null(), &raw mut limit) };
+    limit.rlim_cur
+}
+
 /// The next change of any child or tracee, if there is one: its id and raw status.
 pub fn next_status() -> Option<(Tid, i32)> {
     let mut status = 0;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use fuse_compat::Errno;
 use fuse_compat::kernel::{Client, Clock};
 
 /// The user and group ids of a thread (credentials(7)).
@@ -43,6 +44,10 @@ pub trait Caller: Client {
     /// The soft limit on file size (`RLIMIT_FSIZE`), in bytes.
     fn file_size_limit(&self) -> u64 {
         u64::MAX
+    }
+    /// Its call would go beyond that limit: it gets SIGXFSZ, and this error.
+    fn beyond_file_size_limit(&self) -> Errno {
+        Errno::EFBIG
     }
 }
 

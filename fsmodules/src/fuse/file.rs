@@ -196,7 +196,7 @@ impl FuseFile {
         };
         let limit = cx.caller.file_size_limit().min(i64::MAX as u64);
         if at >= limit && len > 0 {
-            return Err(Errno::EFBIG);
+            return Err(cx.caller.beyond_file_size_limit());
         }
         Ok((at, len.min(limit.saturating_sub(at) as usize)))
     }
@@ -328,8 +328,8 @@ impl FuseFile {
         }
         let _alone = self.node.write_lock.lock().await;
         let end = offset.saturating_add(len);
-        if mode & KEEP_SIZE == 0 && end > self.node.known().size && end > cx.caller.file_size_limit() {
-            return Err(Errno::EFBIG);
+        if mode & KEEP_SIZE == 0 {
+            self.node.may_grow_to(cx, end)?;
         }
         self.node.write_back().await?;
         self.node.before_write(cx).await?;

@@ -80,6 +80,14 @@ impl Node {
         Ok(())
     }
 
+    /// A limit on file sizes counts for files that grow (`inode_newsize_ok`).
+    pub fn may_grow_to(&self, cx: Cx<'_>, size: u64) -> Result<(), Errno> {
+        match size > self.known().size && size > cx.caller.file_size_limit() {
+            true => Err(cx.caller.beyond_file_size_limit()),
+            false => Ok(()),
+        }
+    }
+
     pub async fn change(&self, cx: Cx<'_>, change: SetAttr<'_>) -> Result<(), Errno> {
         self.check()?;
         if !self.fs.allows(cx) {
@@ -96,9 +104,7 @@ impl Node {
             .and_then(|file| file.as_any().downcast_ref::<FuseFile>())
             .map(FuseFile::fh);
         if let Some(size) = change.size {
-            if size > cx.caller.file_size_limit() {
-                return Err(Errno::EFBIG);
-            }
+            self.may_grow_to(cx, size)?;
             let _alone = self.write_lock.lock().await;
             return self.truncate(cx, size, fh).await;
         }
