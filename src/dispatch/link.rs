@@ -87,8 +87,8 @@ pub async fn linkat(cx: &Ctx) -> Result<Reply, Errno> {
         (Target::Native | Target::Host(_), Slot::Native | Slot::Host(_)) => host::link(cx, flags).await,
         (Target::Virtual(old), Slot::Virtual(new)) => link(cx, &old, &new).await,
         (Target::Virtual(_), _) => {
-            cx.walk(cx.fd(2), &cx.path(3)?, WalkFlags::PARENT).await?;
-            Err(Errno::EXDEV)
+            let found = cx.walk(cx.fd(2), &cx.path(3)?, WalkFlags::PARENT).await?;
+            Err(found.place.map_or(Errno::EXDEV, |_| Errno::EEXIST))
         }
         (_, Slot::Virtual(new)) => {
             let flags = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };

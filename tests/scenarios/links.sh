@@ -9,3 +9,7 @@ import os
 try: os.open("s", os.O_RDONLY | os.O_NOFOLLOW)
 except OSError as e: print(e.errno)
 fd = os.open("s", os.O_PATH | os.O_NOFOLLOW); print(os.readlink("", dir_fd=fd))'
+# Out of the mount.
+touch ../taken
+for new in ../taken ../free ../missing/new ../taken/ ..; do ln -T a2 $new; done 2>&1
+ln b a2; for new in ../taken ../free ../missing/new ../taken/ ..; do ln -T a2 $new; done 2>&1; true
