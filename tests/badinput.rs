@@ -202,6 +202,18 @@ fn small_limits_do_not_end_a_view() {
 }
 
 #[test]
+fn a_huge_message_to_a_device_takes_no_memory() {
+    let work = Work::new();
+    let program = "import mmap, os\n\
+                   try: os.write(os.open('/dev/fuse', os.O_RDWR), mmap.mmap(-1, 1 << 30))\n\
+                   except OSError as error: print(error.strerror)\n\
+                   status = open(f'/proc/{os.getppid()}/status').read()\n\
+                   print(int(status.split('VmHWM:')[1].split()[0]) < 100000)";
+    let output = work.umvu(&["python3", "-c", program]);
+    assert_eq!(stdout(&output), "Operation not permitted\nTrue\n");
+}
+
+#[test]
 fn a_mountpoint_behind_a_closed_door() {
     let work = Work::new();
     let output = work.sh("mkdir -p closed/m && chmod 0 closed && vumount -t fuse umvu-memfs x closed/m");

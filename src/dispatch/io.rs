@@ -15,6 +15,8 @@ use super::Ctx;
 
 /// A transfer moves at most this much at once, to bound umvu's memory.
 const PIECE: usize = 1 << 20;
+/// No message to a device is longer: of what exceeds it, the device gets so much, and finds that its length is wrong.
+const MAX_MESSAGE: usize = 16 << 20;
 /// `MAX_RW_COUNT`: no call moves more.
 const MAX_TRANSFER: usize = 0x7fff_f000;
 const IOV_MAX: u64 = 1024;
@@ -68,9 +70,8 @@ fn buffers(cx: &Ctx) -> Result<Buffers, Errno> {
     Ok(buffers)
 }
 
-/// The next piece of the buffers from byte `done` on.
-fn piece(buffers: &Buffers, mut done: usize) -> Buffers {
-    let mut room = PIECE;
+/// The next piece of the buffers from byte `done` on, at most `room` bytes.
+fn piece(buffers: &Buffers, mut done: usize, mut room: usize) -> Buffers {
     let mut piece = Vec::new();
     for &(address, len) in buffers {
         if done >= len {
@@ -184,7 +185,11 @@ async fn read_at(cx: &Ctx, file: &Rc<dyn File>, at: u64, buffers: &Buffers) -> R
     let stream = !file.seekable();
     let mut done = 0;
     loop {
-        let piece = if stream { buffers.clone() } else { piece(buffers, done) };
+        let piece = if stream {
+            buffers.clone()
+        } else {
+            piece(buffers, done, PIECE)
+        };
         let room = total(&piece);
         let chunks = match file.read(cx.cx(), at + done as u64, room).await {
             Ok(chunks) => chunks,
@@ -270,7 +275,7 @@ async fn write_at(
         return Ok((0, at));
     }
     loop {
-        let piece = if stream { buffers.clone() } else { piece(buffers, done) };
+        let piece = piece(buffers, done, if stream { MAX_MESSAGE } else { PIECE });
         let mut data = vec![0; total(&piece)];
         let got = match cx.memory().read_vectored(&piece, &mut data) {
             Ok(got) => got,
@@ -435,13 +440,16 @@ mod tests {
     fn pieces_cover_the_buffers_once() {
         let buffers = vec![(100, 10), (200, 0), (300, PIECE), (9000, 5)];
         assert_eq!(
-            piece(&buffers, 0),
+            piece(&buffers, 0, PIECE),
             [(100, 10), (200, 0), (300, PIECE - 10)]
                 .into_iter()
                 .filter(|b| b.1 > 0)
                 .collect::<Vec<_>>()
         );
-        assert_eq!(piece(&buffers, PIECE), [(300 + PIECE as u64 - 10, 10), (9000, 5)]);
-        assert_eq!(piece(&buffers, PIECE + 15), []);
+        assert_eq!(
+            piece(&buffers, PIECE, PIECE),
+            [(300 + PIECE as u64 - 10, 10), (9000, 5)]
+        );
+        assert_eq!(piece(&buffers, PIECE + 15, PIECE), []);
     }
 }
