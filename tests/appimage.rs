@@ -90,7 +90,7 @@ fn several_at_once() {
     let app = app.display();
     let output = work.sh(&format!(
         "{app} a >1 2>dir1 & {app} b >2 2>dir2; wait
-         for dir in $(cat dir1 dir2); do while [ -e $dir ]; do sleep 0.1; done; done
+         for dir in $(cat dir1 dir2); do while grep -q \" $dir \" /proc/mounts || [ -e $dir ]; do sleep 0.1; done; done
          cat 1 2 | grep with; grep -c appimage /proc/mounts || true"
     ));
     assert_eq!(stdout(&output), "app with 1: a\napp with 1: b\n0\n");

@@ -84,6 +84,11 @@ fn signals() {
 }
 
 #[test]
+fn interrupted() {
+    compare("python3", "interrupted.py");
+}
+
+#[test]
 fn jobs() {
     compare("bash", "jobs.sh");
 }
@@ -135,7 +140,11 @@ fn built(work: &Work, compiler: &[&str], name: &str, source: &str) -> Option<Str
 
 #[test]
 fn static_programs() {
-    for (compiler, name) in [(&["gcc", "-static"][..], "static.c"), (&["go", "build"], "routines.go")] {
+    for (compiler, name) in [
+        (&["gcc", "-static"][..], "static.c"),
+        (&["gcc", "-static", "-pthread"], "leader.c"),
+        (&["go", "build"], "routines.go"),
+    ] {
         let work = Work::new();
         let Some(program) = built(&work, compiler, name, &source(name)) else {
             continue;

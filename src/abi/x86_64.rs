@@ -27,6 +27,11 @@ impl Regs {
         [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9] = call.args;
     }
 
+    /// At the entry of a call: where its instruction seems to be. At its exit the truth must be restored.
+    pub fn set_origin(&mut self, address: u64) {
+        self.0.rip = address;
+    }
+
     /// The result of a call that has been made.
     pub fn result(&self) -> i64 {
         self.0.rax as i64
@@ -42,6 +47,13 @@ impl Regs {
     /// becomes of it.
     pub fn set_interrupted(&mut self, how: i64) {
         self.0.rax = how as u64;
+        // Left as a mark: every call changes this register.
+        self.0.rcx = 0;
+    }
+
+    /// Is it [`Regs::set_interrupted`] that has set the result, and not the kernel?
+    pub fn is_set_interrupted(&self) -> bool {
+        self.0.rcx == 0
     }
 
     /// After a call: back to its instruction, to make another call.

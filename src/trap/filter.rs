@@ -21,6 +21,7 @@ const TRAP: u32 = libc::SECCOMP_RET_TRAP | TRAP_MARK as u32;
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const NR: u32 = 0;
 const ARCH: u32 = 4;
+const ORIGIN: u32 = 8;
 const ARGS: u32 = 16;
 /// Call numbers from here on are of the x32 ABI.
 const X32: u32 = 0x4000_0000;
@@ -36,6 +37,11 @@ fn op(code: u16, k: u32) -> libc::sock_filter {
 fn branch(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
+
+/// From here come, as far as the kernel sees, the calls that umvu makes a thread make. No instruction has this address.
+/// (A call that ptrace has stopped at and rewritten is filtered once more, and a notification would be interrupted by
+/// signals.)
+pub const REWRITTEN: u32 = 0x7676;
 
 /// How caught calls reach umvu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,22 +186,39 @@ fn tree(ranges: &[(u32, Action)], leaf: &mut impl FnMut(Action) -> Program, code
 /// The end of a path through the tree: caught are descriptors in `caught`. They are 32-bit integers.
 fn leaf(action: Action, caught: Range<u32>) -> Program {
     let (catch, verdict) = match action {
-        Action::Return(value) => return vec![op(RETURN, value)],
+        Action::Return(value) => return judge(value),
         Action::Fds(catch, verdict) => (catch, verdict),
     };
+    let verdict = judge(verdict);
+    let len = verdict.len() as u8;
     let mut code = Program::new();
     for arg in catch.args() {
         code.push(op(LOAD, ARGS + 8 * u32::from(arg)));
         if let Catch::FdOrStandard(_) = catch {
-            code.push(branch(JUMP_GE, FdLevel::Standard.bound(), 1, 0));
-            code.push(op(RETURN, verdict));
+            code.push(branch(JUMP_GE, FdLevel::Standard.bound(), len, 0));
+            code.extend(&verdict);
         }
-        code.push(branch(JUMP_GE, caught.end, 2, 0));
-        code.push(branch(JUMP_GE, caught.start, 0, 1));
-        code.push(op(RETURN, verdict));
+        code.push(branch(JUMP_GE, caught.end, len + 1, 0));
+        code.push(branch(JUMP_GE, caught.start, 0, len));
+        code.extend(&verdict);
     }
     code.push(op(RETURN, ALLOW));
     code
+}
+
+/// Returns a verdict.
+fn judge(verdict: u32) -> Program {
+    if verdict != libc::SECCOMP_RET_USER_NOTIF {
+        return vec![op(RETURN, verdict)];
+    }
+    vec![
+        op(LOAD, ORIGIN),
+        branch(JUMP_EQ, REWRITTEN, 0, 3),
+        op(LOAD, ORIGIN + 4),
+        branch(JUMP_EQ, 0, 0, 1),
+        op(RETURN, ALLOW),
+        op(RETURN, verdict),
+    ]
 }
 
 #[cfg(test)]
@@ -205,10 +228,14 @@ mod tests {
 
     /// Runs a program as the kernel would.
     fn run(code: &Program, arch: u32, nr: u32, args: [u64; 6]) -> u32 {
+        run_at(code, arch, nr, args, 0x7fff_0000_7676)
+    }
+
+    fn run_at(code: &Program, arch: u32, nr: u32, args: [u64; 6], origin: u64) -> u32 {
         let mut data = Vec::new();
         data.extend_from_slice(&nr.to_ne_bytes());
         data.extend_from_slice(&arch.to_ne_bytes());
-        data.extend_from_slice(&0u64.to_ne_bytes());
+        data.extend_from_slice(&origin.to_ne_bytes());
         args.iter().for_each(|arg| data.extend_from_slice(&arg.to_ne_bytes()));
         let (mut at, mut a) = (0, 0);
         loop {
@@ -265,6 +292,24 @@ mod tests {
         assert_eq!(call(&code, 100_000, [0; 6]), ENOSYS);
         assert_eq!(call(&code, libc::SYS_io_uring_setup as u32, [0; 6]), ENOSYS);
         assert_eq!(call(&code, libc::SYS_prctl as u32, [0; 6]), Delivery::Notify.action());
+    }
+
+    #[test]
+    fn rewritten_calls_are_not_notified_of() {
+        let code = program(Delivery::Notify, &Refusals::default());
+        for (nr, arg) in [(libc::SYS_openat, 0), (libc::SYS_read, 768), (libc::SYS_close, 1)] {
+            let made_at = |origin| run_at(&code, AUDIT_ARCH_X86_64, nr as u32, [arg; 6], origin);
+            assert_eq!(made_at(u64::from(REWRITTEN)), ALLOW, "{nr}");
+            assert_eq!(made_at(0x40_1000), libc::SECCOMP_RET_USER_NOTIF, "{nr}");
+        }
+        let refused = run_at(
+            &code,
+            AUDIT_ARCH_X86_64,
+            libc::SYS_io_uring_setup as u32,
+            [0; 6],
+            REWRITTEN.into(),
+        );
+        assert_eq!(refused, ENOSYS);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use fsmodules::api::Errno;
 
+use super::filter::REWRITTEN;
 use super::notify::Notification;
 use super::{Reply, Tid, sys};
 use crate::abi::{RawCall, Regs};
@@ -85,6 +86,18 @@ pub enum State {
 }
 
 impl State {
+    /// The guest's own signal mask, while all signals are blocked.
+    pub fn mask(&self) -> Option<u64> {
+        match self {
+            State::InCall { frame, .. }
+            | State::Exit(frame)
+            | State::Rewinding { frame, .. }
+            | State::Leaving { frame, .. }
+            | State::Held { frame, .. } => frame.mask,
+            _ => None,
+        }
+    }
+
     /// The host's error, if its call is a refused one.
     pub fn refused(&self) -> Option<Errno> {
         match self {
@@ -100,6 +113,7 @@ impl State {
 pub fn enter(tid: Tid, frame: Frame, call: RawCall, reply: bool) -> State {
     let mut regs = frame.regs;
     regs.set_call(call);
+    regs.set_origin(REWRITTEN.into());
     let _ = sys::set_regs(tid, &regs);
     let _ = sys::cont_to_exit(tid);
     State::InCall { frame, reply }

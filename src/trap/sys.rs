@@ -384,16 +384,38 @@ pub fn caught_call(nr: u32, argument: u32) -> Errno {
     check(result).err().unwrap_or(Errno::EIO)
 }
 
+/// What the kernel says of a signal (`siginfo_t`).
+pub struct SignalInfo(libc::siginfo_t);
+
+impl SignalInfo {
+    /// Was it sent to a whole process, by kill(2) or at the terminal?
+    pub fn is_for_a_process(&self) -> bool {
+        let fault = matches!(
+            self.0.si_signo,
+            libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP | libc::SIGSYS
+        );
+        !fault && matches!(self.0.si_code, libc::SI_USER | libc::SI_KERNEL)
+    }
+}
+
+/// Of the signal at whose delivery a thread is stopped.
+pub fn signal_info(tid: Tid) -> Option<SignalInfo> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    ptrace(libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr() as usize).ok()?;
+    // SAFETY: all bytes zero are a valid structure, and the kernel has filled it in.
+    Some(SignalInfo(unsafe { info.assume_init() }))
+}
+
+pub fn set_signal_info(tid: Tid, info: &SignalInfo) -> Result<()> {
+    ptrace(libc::PTRACE_SETSIGINFO, tid, 0, &raw const info.0 as usize)
+}
+
 /// Is a SIGSYS at its delivery stop from umvu's filter?
 pub fn is_trap(tid: Tid, mark: u16) -> bool {
     const SYS_SECCOMP: libc::c_int = 1;
-    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-    if ptrace(libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr() as usize).is_err() {
-        return false;
-    }
-    // SAFETY: the kernel has filled it in.
-    let info = unsafe { info.assume_init() };
-    (info.si_signo, info.si_code, info.si_errno) == (libc::SIGSYS, SYS_SECCOMP, mark.into())
+    signal_info(tid).is_some_and(|SignalInfo(info)| {
+        (info.si_signo, info.si_code, info.si_errno) == (libc::SIGSYS, SYS_SECCOMP, mark.into())
+    })
 }
 
 /// One process_vm_readv(2) or process_vm_writev(2); bytes moved.

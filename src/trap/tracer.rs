@@ -30,7 +30,7 @@ use super::state::{
     Frame, Next, State, enter, enter_parking, reply_at_entry, reply_at_exit, reply_interrupted, rewind, set_final,
     unblocked, unpark,
 };
-use super::{Engine, Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, spawn, sys};
+use super::{Engine, Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, restart, spawn, sys};
 use crate::abi::{RawCall, fold};
 
 const PATIENCE_STOPPED: Duration = Duration::from_millis(1);
@@ -46,6 +46,8 @@ pub struct Tracer {
     listener: Option<Listener>,
     /// A notification is there to be received.
     notified: bool,
+    /// Signals that go to another thread than the kernel had chosen: to whom, which one, and what it says.
+    redirected: Vec<(Tid, i32, sys::SignalInfo)>,
 }
 
 impl Tracer {
@@ -62,6 +64,7 @@ impl Tracer {
             news: sys::News::default(),
             listener: None,
             notified: false,
+            redirected: Vec::new(),
         })
     }
 
@@ -158,7 +161,7 @@ impl Tracer {
                 *state = State::Notified(notification);
                 self.ready.push_back(Event::Syscall { tid, call: fold(call) });
             }
-            // A rewritten call that the filter catches as well: it has been decided on already.
+            // Nobody that umvu would have an answer for.
             _ => listener.answer(notification, Reply::Passthrough),
         }
     }
@@ -298,6 +301,7 @@ impl Tracer {
 
     fn gone(&mut self, tid: Tid, status: WaitStatus) {
         self.threads.remove(&tid);
+        self.redirected.retain(|(to, ..)| *to != tid);
         Memory::forget(tid);
         self.ready.push_back(Event::Exited { tid, status });
     }
@@ -475,10 +479,50 @@ impl Tracer {
         });
     }
 
+    /// A signal for a process goes to its leader, unless that blocks it; but not while the leader is stopped by us or on
+    /// its way between stops, where it may block everything. So that a waiting leader does not miss what is to interrupt
+    /// it, such a signal is taken from the thread that got it instead.
+    fn redirect(&mut self, tid: Tid, signal: i32) -> bool {
+        if let Some(n) = self.redirected.iter().position(|(to, n, _)| (*to, *n) == (tid, signal)) {
+            let (.., info) = self.redirected.remove(n);
+            let _ = sys::set_signal_info(tid, &info);
+            return false;
+        }
+        let Some(info) = sys::signal_info(tid).filter(|info| info.is_for_a_process()) else {
+            return false;
+        };
+        let leader = status_field(tid, "Tgid:")
+            .and_then(|id| id.parse().ok())
+            .map(Tid::from_raw);
+        let Some(leader) = leader.filter(|leader| *leader != tid) else {
+            return false;
+        };
+        let mask = match self.threads.get(&leader) {
+            None | Some(State::New { .. } | State::Exiting) => return false,
+            Some(state) => state.mask().or_else(|| signals(leader, "SigBlk:")).unwrap_or(u64::MAX),
+        };
+        if mask & 1 << (signal - 1) != 0 || !is_handled(tid, signal) {
+            return false;
+        }
+        sys::signal_thread(leader, leader, signal);
+        // Sent once more before it is delivered, it is still one signal.
+        if !self.redirected.iter().any(|(to, n, _)| (*to, *n) == (leader, signal)) {
+            self.redirected.push((leader, signal, info));
+        }
+        true
+    }
+
     /// A signal is about to be delivered.
     fn signalled(&mut self, tid: Tid, signal: i32) {
         if signal == libc::SIGSYS && sys::is_trap(tid, TRAP_MARK) {
             return self.trapped(tid);
+        }
+        if matches!(self.threads.get(&tid), Some(State::Running)) && self.listener.is_some() {
+            restart::spare(tid);
+        }
+        if self.redirect(tid, signal) {
+            let _ = sys::cont(tid, 0);
+            return;
         }
         match self.threads.remove(&tid) {
             Some(State::Parked(frame)) if is_handled(tid, signal) => {
@@ -530,13 +574,19 @@ fn clone_flags(parent: Tid, call: RawCall) -> u64 {
     }
 }
 
-/// Does a handler wait for this signal (proc(5))? Only then must the waiting call end first. A signal without one kills,
-/// stops or does nothing, and the kernel may do so at once.
+/// Does a handler wait for this signal? Only then must the waiting call end first. A signal without one kills, stops or
+/// does nothing, and the kernel may do so at once.
 fn is_handled(tid: Tid, signal: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let mask = line
-        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-        .unwrap_or(0);
-    mask & 1 << (signal - 1) != 0
+    signals(tid, "SigCgt:").is_some_and(|mask| mask & 1 << (signal - 1) != 0)
+}
+
+/// A set of signals of a thread (proc(5)).
+fn signals(tid: Tid, name: &str) -> Option<u64> {
+    u64::from_str_radix(&status_field(tid, name)?, 16).ok()
+}
+
+fn status_field(tid: Tid, name: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().to_owned())
 }

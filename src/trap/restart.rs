@@ -1,0 +1,76 @@
+//! Calls that a signal interrupts before umvu has taken note of them.
+//!
+//! Until its notification is received a caller waits interruptibly, whatever its call is (seccomp_unotify(2)). Most
+//! calls never fail with `EINTR`, and nobody expects them to: these are made again behind the signal's handler.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::{GuestMemory, Memory, Tid, sys};
+use crate::abi::{RawCall, fold};
+use crate::table::{self, Treat};
+
+const ERESTARTSYS: i64 = -512;
+const ERESTARTNOINTR: i64 = -513;
+
+/// At the delivery of a signal to a thread that has made a call.
+pub fn spare(tid: Tid) {
+    let Ok(mut regs) = sys::regs(tid) else { return };
+    let call = regs.call();
+    let served = table::entry(call.nr).is_some_and(|entry| matches!(entry.treat, Treat::Serve(_)));
+    let by_kernel = regs.result() == ERESTARTSYS && !regs.is_set_interrupted();
+    if by_kernel && served && !may_wait(tid, fold(call)) {
+        regs.set_interrupted(ERESTARTNOINTR);
+        let _ = sys::set_regs(tid, &regs);
+    }
+}
+
+/// Is it a call that may wait for others, which a signal ends?
+fn may_wait(tid: Tid, call: RawCall) -> bool {
+    match i64::from(call.nr) {
+        libc::SYS_read
+        | libc::SYS_readv
+        | libc::SYS_pread64
+        | libc::SYS_preadv
+        | libc::SYS_preadv2
+        | libc::SYS_write
+        | libc::SYS_writev
+        | libc::SYS_pwrite64
+        | libc::SYS_pwritev
+        | libc::SYS_pwritev2 => !is_regular(tid, call.args[0] as i32),
+        libc::SYS_openat | libc::SYS_openat2 => is_special(tid, call.args[0] as i32, call.args[1]),
+        libc::SYS_fcntl => matches!(call.args[1] as i32, libc::F_SETLKW | libc::F_OFD_SETLKW),
+        libc::SYS_flock
+        | libc::SYS_connect
+        | libc::SYS_sendmsg
+        | libc::SYS_sendmmsg
+        | libc::SYS_recvmsg
+        | libc::SYS_recvmmsg
+        | libc::SYS_sendfile
+        | libc::SYS_splice
+        | libc::SYS_tee
+        | libc::SYS_vmsplice
+        | libc::SYS_copy_file_range
+        | libc::SYS_ioctl => true,
+        _ => false,
+    }
+}
+
+/// The placeholder of a regular file is a regular file too.
+fn is_regular(tid: Tid, fd: i32) -> bool {
+    std::fs::metadata(format!("/proc/{tid}/fd/{fd}")).is_ok_and(|meta| meta.is_file())
+}
+
+/// Is the path that of a FIFO or device of the host?
+fn is_special(tid: Tid, dirfd: i32, path: u64) -> bool {
+    use std::os::unix::ffi::OsStringExt;
+    let Ok(path) = Memory::new(tid).read_cstr(path, libc::PATH_MAX as usize) else {
+        return false;
+    };
+    let base = match dirfd {
+        libc::AT_FDCWD => format!("/proc/{tid}/cwd"),
+        dirfd => format!("/proc/{tid}/fd/{dirfd}"),
+    };
+    let path = PathBuf::from(base).join(OsString::from_vec(path));
+    std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+}
