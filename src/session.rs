@@ -16,7 +16,7 @@ use crate::dispatch::{self, Ctx};
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
 use crate::task::{Fs, Task};
-use crate::trap::{Event, Reply, Tid, WaitStatus};
+use crate::trap::{EndSignal, Event, Reply, Tid, WaitStatus};
 
 /// A thread whose call the kernel is running for us is looked at again after this.
 const PARK_AGAIN: Duration = Duration::from_millis(10);
@@ -123,15 +123,16 @@ impl Session {
             self.answer_door();
         }
         let asked = self.hv.tracer.borrow_mut().asked_to_end();
-        if let Some(signal) = asked {
-            self.pass_on(signal);
+        if let Some(request) = asked {
+            self.pass_on(request);
         }
     }
 
     /// Somebody wants umvu to end: so does the command, in its own way. Once it has, nobody is waited for.
-    fn pass_on(&mut self, signal: i32) {
+    fn pass_on(&mut self, request: EndSignal) {
         match self.closing {
-            Closing::No => send(self.main, signal),
+            Closing::No if request.from_terminal => {}
+            Closing::No => send(self.main, request.signal),
             Closing::Grace { moment, .. } => {
                 let until = self.hv.now();
                 self.closing = Closing::Grace { moment, until };

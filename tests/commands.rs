@@ -225,6 +225,21 @@ fn a_request_to_end_reaches_the_command() {
 }
 
 #[test]
+fn a_request_to_end_counts_at_any_time() {
+    let work = Work::new();
+    for n in 0..40 {
+        let mut umvu = Running(work.command("umvu").args(["sleep", "1000"]).spawn().unwrap());
+        std::thread::sleep(Duration::from_micros(n * 400));
+        Command::new("kill").arg(umvu.0.id().to_string()).status().unwrap();
+        let start = Instant::now();
+        while umvu.0.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(15), "asked after {n} * 0.4 ms");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
 fn the_trace_names_call_module_and_requests() {
     let work = Work::new();
     let trace = work.path().join("trace");
@@ -488,7 +503,6 @@ fn a_view_has_the_terminal() {
 }
 
 #[test]
-#[ignore = "once in about ten runs a Ctrl-C does not end the joined shell: to be found"]
 fn a_joined_command_has_its_own_terminal() {
     at_a_terminal("join");
 }

@@ -106,7 +106,10 @@ impl Run {
             envp: None,
         };
         let shown = self.command[0].to_string_lossy();
-        let main = tracer.spawn(&spec, self.engine).map_err(|e| cannot_run(&shown, &e))?;
+        let main = match tracer.spawn(&spec, self.engine) {
+            Err(trap::SpawnError::Killed(signal)) => return Ok(WaitStatus::Signaled(signal)),
+            main => main.map_err(|e| cannot_run(&shown, &e))?,
+        };
         let modules = modules();
         let mounts = Mounts::new();
         fit_out(&mounts, &modules);
@@ -146,7 +149,7 @@ fn cannot_run(command: &str, error: &trap::SpawnError) -> Failure {
             let why = io_text(&std::io::Error::from_raw_os_error(errno.raw()));
             Failure::with(status, format!("cannot run {command}: {why}"))
         }
-        trap::SpawnError::Trace(error) => Failure::new(error.to_string()),
+        other => Failure::new(other.to_string()),
     }
 }
 

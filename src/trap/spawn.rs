@@ -9,6 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::filter::{self, Delivery};
 use super::host::Refusals;
 use super::notify::Listener;
+use super::sys::News;
 use super::{Engine, Error, Reply, Tid, sys};
 use crate::control::MAX_MESSAGE;
 
@@ -24,6 +25,9 @@ pub enum SpawnError {
     /// The program cannot be executed.
     #[error("{0}")]
     Exec(Errno),
+    /// It was ended by this signal before it could be executed.
+    #[error("killed by signal {0}")]
+    Killed(i32),
     #[error(transparent)]
     Trace(#[from] Error),
 }
@@ -44,12 +48,13 @@ fn pipe() -> Result<(std::io::PipeReader, std::io::PipeWriter), SpawnError> {
 }
 
 /// Starts a command under the filter, traced from its first instruction on. With the notify engine, its listener too.
-/// `signals` shows changes of children ([`sys::signals`]).
+/// `signals` shows changes of children and requests to end ([`sys::signals`]); these are put into `news`.
 pub fn start(
     spec: &SpawnSpec,
     engine: Engine,
     refusals: &Refusals,
     signals: BorrowedFd<'_>,
+    news: &mut News,
 ) -> Result<(Tid, Option<Listener>), SpawnError> {
     let program = CString::new(spec.program.as_slice()).map_err(|_| SpawnError::Exec(Errno::EINVAL))?;
     let argv = c_strings(&spec.argv)?;
@@ -89,10 +94,11 @@ pub fn start(
         }
         None => return Err(SpawnError::Exec(Errno::EIO)),
     };
-    if until_exec(tid, listener.as_ref(), signals) {
-        return Ok((tid, listener));
+    match until_exec(tid, listener.as_ref(), signals, news) {
+        Ok(()) => return Ok((tid, listener)),
+        Err(Some(signal)) => return Err(SpawnError::Killed(signal)),
+        Err(None) => drop(report),
     }
-    drop(report);
     Err(SpawnError::Exec(match next_word(&mut report_reader) {
         Some((_, errno)) => Errno::from_raw(errno),
         None => Errno::EIO,
@@ -155,8 +161,13 @@ impl Filters {
     }
 }
 
-/// Lets it go as far as its exec, and leaves it running there; `false` if it ended before.
-fn until_exec(tid: Tid, listener: Option<&Listener>, signals: BorrowedFd<'_>) -> bool {
+/// Lets it go as far as its exec, and leaves it running there. The error is the signal, if any, that ended it before.
+fn until_exec(
+    tid: Tid,
+    listener: Option<&Listener>,
+    signals: BorrowedFd<'_>,
+    news: &mut News,
+) -> Result<(), Option<i32>> {
     // The exec itself may be caught.
     let mut awaited = listener;
     loop {
@@ -168,20 +179,20 @@ fn until_exec(tid: Tid, listener: Option<&Listener>, signals: BorrowedFd<'_>) ->
             }
             awaited = None;
         }
-        sys::take_signals(signals);
+        news.add(sys::take_signals(signals));
         let status = match sys::status_of(tid, awaited.is_none()) {
             Ok(Some(status)) => status,
             Ok(None) => continue,
-            Err(_) => return false,
+            Err(_) => return Err(None),
         };
         if !libc::WIFSTOPPED(status) {
-            return false;
+            return Err(libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)));
         }
         let event = status >> 16;
         let deliver = event == 0 && libc::WSTOPSIG(status) != libc::SIGTRAP;
         let _ = sys::cont(tid, if deliver { libc::WSTOPSIG(status) } else { 0 });
         if event == libc::PTRACE_EVENT_EXEC {
-            return true;
+            return Ok(());
         }
     }
 }

@@ -174,7 +174,22 @@ pub struct News {
     /// `waitpid` has something to say.
     pub children: bool,
     /// The signal by which somebody asks umvu to end.
-    pub asked_to_end: Option<i32>,
+    pub asked_to_end: Option<EndSignal>,
+}
+
+/// A request to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndSignal {
+    pub signal: i32,
+    /// It comes from a key at the terminal, and so reaches the guests there by itself.
+    pub from_terminal: bool,
+}
+
+impl News {
+    pub fn add(&mut self, later: News) {
+        self.children |= later.children;
+        self.asked_to_end = later.asked_to_end.or(self.asked_to_end);
+    }
 }
 
 /// Takes all signals that have come.
@@ -191,12 +206,10 @@ pub fn take_signals(signals: BorrowedFd<'_>) -> News {
             info
         };
         let signal = info.ssi_signo as i32;
-        // Ctrl-C and Ctrl-\\ at the terminal reach the guests by themselves; what kill(2) sends is for the command.
         let from_terminal = info.ssi_code == libc::SI_KERNEL && matches!(signal, libc::SIGINT | libc::SIGQUIT);
         match signal {
             libc::SIGCHLD => news.children = true,
-            _ if from_terminal => {}
-            _ => news.asked_to_end = Some(signal),
+            _ => news.asked_to_end = Some(EndSignal { signal, from_terminal }),
         }
     }
 }

@@ -30,7 +30,9 @@ use super::state::{
     Frame, Next, State, enter, enter_parking, reply_at_entry, reply_at_exit, reply_interrupted, rewind, set_final,
     unblocked, unpark,
 };
-use super::{Engine, Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, restart, spawn, sys};
+use super::{
+    EndSignal, Engine, Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, restart, spawn, sys,
+};
 use crate::abi::{RawCall, fold};
 
 const PATIENCE_STOPPED: Duration = Duration::from_millis(1);
@@ -70,7 +72,7 @@ impl Tracer {
 
     /// Starts a command; it runs as soon as events are taken.
     pub fn spawn(&mut self, spec: &SpawnSpec, engine: Engine) -> Result<Tid, SpawnError> {
-        let (tid, listener) = spawn::start(spec, engine, &self.refusals, self.signals.as_fd())?;
+        let (tid, listener) = spawn::start(spec, engine, &self.refusals, self.signals.as_fd(), &mut self.news)?;
         self.listener = listener;
         // What has been seen of its start may hide what has come since.
         self.news.children = true;
@@ -105,7 +107,7 @@ impl Tracer {
 
     /// Blocks until there may be an event, one of the descriptors is readable (their indices), or the time is over.
     pub fn wait(&mut self, fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<usize> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || self.news.asked_to_end.is_some() {
             return Vec::new();
         }
         let own = self.listener.iter().map(|listener| listener.as_fd());
@@ -120,13 +122,13 @@ impl Tracer {
             }
         }
         if shown.remove(0) != 0 {
-            self.news = sys::take_signals(self.signals.as_fd());
+            self.news.add(sys::take_signals(self.signals.as_fd()));
         }
         (0..shown.len()).filter(|&n| shown[n] != 0).collect()
     }
 
-    /// The signal with which umvu was asked to end, if that has happened since the last time.
-    pub fn asked_to_end(&mut self) -> Option<i32> {
+    /// How umvu was asked to end, if that has happened since the last time.
+    pub fn asked_to_end(&mut self) -> Option<EndSignal> {
         self.news.asked_to_end.take()
     }
 
