@@ -488,23 +488,31 @@ fn umvus_own_fusermount_unmounts_what_a_dead_server_leaves() {
     assert!(lines[0].contains("umvu") && lines[1..] == ["0", "<>"], "{seen}");
 }
 
-/// A view from a pseudo-terminal: window size, Ctrl-C, Ctrl-Z and fg, the end of input, job control.
-fn at_a_terminal(how: &str) {
+/// What a person does at a pseudo-terminal.
+fn at_a_terminal(script: &str, how: &str) {
     let work = Work::new();
-    let script = include_str!("terminal.py");
+    let script = [include_str!("terminal/prelude.py"), script].concat();
     let mut command = work.command("timeout");
-    let output = command.args(["-k", "5", "120", "python3", "-c", script, how]).output();
+    let output = command.args(["-k", "5", "120", "python3", "-c", &script, how]).output();
     assert_eq!(stdout(&output.unwrap()), "all seen\n");
 }
 
+/// Window size, Ctrl-C, Ctrl-Z and fg, the end of input, job control.
+const VIEWS: &str = include_str!("terminal/views.py");
+
 #[test]
 fn a_view_has_the_terminal() {
-    at_a_terminal("run");
+    at_a_terminal(VIEWS, "run");
 }
 
 #[test]
 fn a_joined_command_has_its_own_terminal() {
-    at_a_terminal("join");
+    at_a_terminal(VIEWS, "join");
+}
+
+#[test]
+fn a_program_that_mounts_has_the_terminal_until_then() {
+    at_a_terminal(include_str!("terminal/mounting.py"), "");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod root;
 mod run;
 mod start;
 mod support;
+mod terminal;
 mod user;
 mod vumount;
 

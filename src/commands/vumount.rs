@@ -6,17 +6,20 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::control::{Request, Response, io_text};
 
 use super::mountspec::MountSpec;
-use super::{Failure, Outcome, client, run};
+use super::terminal::{Lent, Terminal};
+use super::{Failure, Outcome, client, run, say};
 
-/// A program that neither mounts nor ends within this time is given up.
+/// A program that neither mounts nor ends within this time is given up, unless somebody can press Ctrl-C.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After this time somebody at the terminal is told what is being waited for.
+const NOTICE: Duration = Duration::from_secs(10);
 
 /// Mount a FUSE filesystem (or bind a path) in this view. Outside a view: serve it in a view of its own until it is
 /// unmounted or Ctrl-C is pressed.
@@ -97,7 +100,8 @@ pub struct Mounted {
 pub enum Messages {
     /// To the terminal.
     Shown,
-    /// To nobody once it has mounted: nothing that reads the caller's output must wait for it to end.
+    /// To nobody once it has mounted, unless it is the terminal: nothing that reads the caller's output must wait for it
+    /// to end.
     Kept,
 }
 
@@ -114,12 +118,15 @@ pub fn mount(spec: &MountSpec, messages: Messages) -> Result<Mounted, Failure> {
     }
     let program = spec.program();
     let above = mounted_at(&target)?;
+    let terminal = Terminal::own();
     let mut log = match messages {
-        Messages::Kept => Some(scratch_file()?),
-        Messages::Shown => None,
+        Messages::Kept if terminal.is_none() => Some(scratch_file()?),
+        _ => None,
     };
-    let mut child = start(program, spec, &target, log.as_ref())?;
-    let result = wait_for_mount(&mut child, &target, above);
+    let mut child = start(program, spec, &target, terminal.is_some(), log.as_ref())?;
+    let lent = terminal.map(|terminal| terminal.lend(&child));
+    let result = wait_for_mount(&mut child, program, &target, above, lent.as_ref());
+    drop(lent);
     // The program's own words say it best; ours come after.
     log.iter_mut().for_each(show);
     match result {
@@ -128,9 +135,14 @@ pub fn mount(spec: &MountSpec, messages: Messages) -> Result<Mounted, Failure> {
             Ok(Mounted { target, server })
         }
         Err(reason) => {
+            let interrupted = matches!(child.try_wait(), Ok(Some(end)) if end.signal() == Some(libc::SIGINT));
             give_up(child, &target, above);
+            let status = if interrupted { 128 + libc::SIGINT as u8 } else { 1 };
             let target = target.display();
-            Err(Failure::with(1, format!("{program} did not mount {target}: {reason}")))
+            Err(Failure::with(
+                status,
+                format!("{program} did not mount {target}: {reason}"),
+            ))
         }
     }
 }
@@ -204,7 +216,13 @@ fn scratch_file() -> Result<File, Failure> {
 }
 
 /// Runs the program as mount(8)'s helpers do: PROGRAM SOURCE MOUNTPOINT -o OPTIONS.
-fn start(program: &str, spec: &MountSpec, target: &Path, log: Option<&File>) -> Result<Child, Failure> {
+fn start(
+    program: &str,
+    spec: &MountSpec,
+    target: &Path,
+    at_terminal: bool,
+    log: Option<&File>,
+) -> Result<Child, Failure> {
     let mut options = spec.options.clone();
     if spec.readonly {
         options.push("ro".into());
@@ -216,13 +234,16 @@ fn start(program: &str, spec: &MountSpec, target: &Path, log: Option<&File>) -> 
     }
     let own = |e: std::io::Error| Failure::new(format!("cannot share the log: {}", io_text(&e)));
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
+    command.args(args);
+    if !at_terminal {
+        command.stdin(Stdio::null());
+    }
     if let Some(log) = log {
         command
             .stdout(log.try_clone().map_err(own)?)
             .stderr(log.try_clone().map_err(own)?);
     }
-    // A process group of its own: Ctrl-C in the terminal is for the command that uses the mount.
+    // A process group of its own: once it has mounted, Ctrl-C in the terminal is for the command that uses the mount.
     command.process_group(0);
     command.spawn().map_err(|e| {
         let status = if e.kind() == std::io::ErrorKind::NotFound {
@@ -235,7 +256,13 @@ fn start(program: &str, spec: &MountSpec, target: &Path, log: Option<&File>) -> 
 }
 
 /// Waits until the mountpoint answers, or the program has ended without mounting.
-fn wait_for_mount(child: &mut Child, target: &Path, above: usize) -> Result<(), String> {
+fn wait_for_mount(
+    child: &mut Child,
+    program: &str,
+    target: &Path,
+    above: usize,
+    lent: Option<&Lent>,
+) -> Result<(), String> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let path = target.to_string_lossy().into_owned();
     let mounted = sender.clone();
@@ -247,8 +274,8 @@ fn wait_for_mount(child: &mut Child, target: &Path, above: usize) -> Result<(), 
             Err(failure) => Err(failure.message),
         });
     });
-    let deadline = std::time::Instant::now() + PATIENCE;
-    let mut ended = None;
+    let begun = Instant::now();
+    let (mut ended, mut noticed) = (None, false);
     loop {
         // Once the program has ended, a daemon of its may still be about to answer: a moment for that.
         let pause = if ended.is_some() {
@@ -266,8 +293,20 @@ fn wait_for_mount(child: &mut Child, target: &Path, above: usize) -> Result<(), 
             Ok(Some(status)) => return Err(ending(status)),
             _ => {}
         }
-        if std::time::Instant::now() > deadline {
-            return Err(format!("no answer within {} seconds", PATIENCE.as_secs()));
+        match lent {
+            Some(lent) => {
+                lent.stop_together();
+                if begun.elapsed() > NOTICE && !std::mem::replace(&mut noticed, true) {
+                    say(&format!(
+                        "umvu: {program} has not mounted {} yet; Ctrl-C ends it",
+                        target.display()
+                    ));
+                }
+            }
+            None if begun.elapsed() > PATIENCE => {
+                return Err(format!("nothing answers there after {} seconds", PATIENCE.as_secs()));
+            }
+            None => {}
         }
     }
 }

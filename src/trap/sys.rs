@@ -214,6 +214,12 @@ pub fn take_signals(signals: BorrowedFd<'_>) -> News {
     }
 }
 
+/// From here on this process may act on its terminal from the background.
+pub fn ignore_background_stops() {
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+}
+
 /// In a new child: signals as the command is to find them. exec(2) resets the handlers.
 fn restore_signals() {
     // SAFETY: the set is fully initialised.
