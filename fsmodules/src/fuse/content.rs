@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 
+use async_lock::Mutex;
 use bytes::{Bytes, BytesMut};
 use fuse_compat::kernel::{Client, Handle};
 use fuse_compat::wire::abi::WRITE_CACHE;
@@ -50,6 +51,8 @@ pub struct Content {
     /// It is mapped, or has been: pages may not be taken away.
     mapped: Cell<bool>,
     shared: RefCell<Option<Shared>>,
+    /// Held by who writes back: of two writes of one page the later must be the newer.
+    writing_back: Mutex<()>,
 }
 
 fn errno(error: rustix::io::Errno) -> Errno {
@@ -100,6 +103,7 @@ impl Content {
             waiting: RefCell::default(),
             mapped: Cell::new(false),
             shared: RefCell::default(),
+            writing_back: Mutex::new(()),
         })
     }
 
@@ -452,6 +456,7 @@ impl Content {
             Some(shared) => (shared.writers.iter().find_map(Weak::upgrade), shared.client),
             None => return Ok(()),
         };
+        let _alone = self.writing_back.lock().await;
         let changed = self.changed()?;
         if changed.is_empty() {
             return Ok(());
