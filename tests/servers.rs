@@ -74,5 +74,6 @@ scripts![
     notifications,
     polling,
     stopped,
-    traps
+    traps,
+    vast
 ];

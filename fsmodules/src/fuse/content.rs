@@ -14,7 +14,7 @@ use async_lock::Mutex;
 use bytes::{Bytes, BytesMut};
 use fuse_compat::kernel::{Client, Handle};
 use fuse_compat::wire::abi::WRITE_CACHE;
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, ftruncate, memfd_create, seek};
 use rustix::io::{pread, pwrite};
 
 use super::background::Background;
@@ -89,6 +89,12 @@ fn read_all(fd: BorrowedFd<'_>, at: u64, len: usize) -> Result<Bytes, Errno> {
     }
     data.truncate(done);
     Ok(data.freeze())
+}
+
+/// The first page from there on that the file has in memory.
+fn next_page(fd: BorrowedFd<'_>, from: u64) -> Option<u64> {
+    let found = seek(fd, SeekFrom::Data(from)).ok()?;
+    Some((found / PAGE * PAGE).max(from))
 }
 
 impl Content {
@@ -225,17 +231,39 @@ impl Content {
         handle: &Handle,
         wanted: Range<u64>,
     ) -> Result<(), Errno> {
-        loop {
-            let range = pages(wanted.start..wanted.end.min(self.len.get()));
-            let Some(gap) = self.valid.borrow().first_gap(range) else {
-                return Ok(());
-            };
-            if self.loading(gap.start) {
-                self.wait_for_load(gap.start).await;
-                continue;
-            }
+        while let Some(gap) = self.gap(wanted.clone()).await {
             self.load_piece(node, client, handle, gap).await?;
         }
+        Ok(())
+    }
+
+    /// The first part of a range that is not valid, and that nobody is loading; clipped to the file's size.
+    pub(super) async fn gap(&self, wanted: Range<u64>) -> Option<Range<u64>> {
+        loop {
+            let range = pages(wanted.start..wanted.end.min(self.len.get()));
+            let gap = self.valid.borrow().first_gap(range)?;
+            if !self.loading(gap.start) {
+                return Some(gap);
+            }
+            self.wait_for_load(gap.start).await;
+        }
+    }
+
+    /// Begins to load a gap, as far as nobody else does.
+    pub(super) fn begin_load(&self, gap: Range<u64>) -> Loading<'_> {
+        let starts = self
+            .loads
+            .borrow()
+            .iter()
+            .map(|load| load.range.start)
+            .collect::<Vec<_>>();
+        let next = starts.into_iter().filter(|&start| start > gap.start).min();
+        let load = Rc::new(Load {
+            range: gap.start..gap.end.min(next.unwrap_or(u64::MAX)),
+            stale: Cell::new(false),
+        });
+        self.loads.borrow_mut().push(load.clone());
+        Loading { content: self, load }
     }
 
     fn loading(&self, at: u64) -> bool {
@@ -261,26 +289,8 @@ impl Content {
         gap: Range<u64>,
     ) -> Result<(), Errno> {
         let most = u64::from(node.fs.connection.max_read()) / PAGE * PAGE;
-        let next_load = self
-            .loads
-            .borrow()
-            .iter()
-            .map(|load| load.range.start)
-            .filter(|&s| s > gap.start)
-            .min();
-        let end = gap
-            .end
-            .min(gap.start + most.max(PAGE))
-            .min(next_load.unwrap_or(u64::MAX));
-        let load = Rc::new(Load {
-            range: gap.start..end,
-            stale: Cell::new(false),
-        });
-        self.loads.borrow_mut().push(load.clone());
-        let _guard = Loading {
-            content: self,
-            load: &load,
-        };
+        let load = self.begin_load(gap.start..gap.end.min(gap.start + most.max(PAGE)));
+        let end = load.range().end;
         let version = node.fs.attr_version();
         let calls = node.fs.connection.by(client);
         let size = (end - gap.start) as u32;
@@ -290,7 +300,7 @@ impl Content {
             // Linux has failed to read ahead then, and reads once more.
             Err(_) => calls.read(handle, gap.start, size, None).await?,
         };
-        if load.stale.get() {
+        if load.is_stale() {
             return Ok(());
         }
         let got = gap.start + data.len() as u64;
@@ -328,6 +338,13 @@ impl Content {
                 write_all(shared.copy.as_fd(), page, at)?;
             }
         }
+        Ok(())
+    }
+
+    /// The server has nothing there.
+    pub(super) fn fill_hole(&self, range: Range<u64>) -> Result<(), Errno> {
+        self.zeroed(range.clone())?;
+        self.valid.borrow_mut().insert(range);
         Ok(())
     }
 
@@ -382,14 +399,14 @@ impl Content {
         }
         let range = pages(range);
         while let Some(gap) = shared.ranges.first_gap(range.clone()) {
-            let mut at = gap.start;
-            while at < gap.end.min(self.len.get()) {
-                let data = read_all(self.memory(), at, (gap.end - at).min(1 << 20) as usize)?;
+            let (mut at, end) = (gap.start, gap.end.min(self.len.get()));
+            while let Some(start) = next_page(self.memory(), at).filter(|&start| start < end) {
+                let data = read_all(self.memory(), start, (end - start).min(1 << 20) as usize)?;
                 if data.is_empty() {
                     break;
                 }
-                write_all(shared.copy.as_fd(), &data, at)?;
-                at += data.len() as u64;
+                write_all(shared.copy.as_fd(), &data, start)?;
+                at = start + data.len() as u64;
             }
             shared.ranges.insert(gap);
         }
@@ -404,9 +421,14 @@ impl Content {
         };
         let mut runs: Vec<(u64, BytesMut)> = Vec::new();
         for range in shared.ranges.iter() {
-            let mut at = range.start;
-            while at < range.end.min(self.len.get()) {
-                let len = (range.end - at).min(256 * 1024) as usize;
+            let (mut at, end) = (range.start, range.end.min(self.len.get()));
+            loop {
+                let pages = [next_page(self.memory(), at), next_page(shared.copy.as_fd(), at)];
+                let Some(start) = pages.into_iter().flatten().min().filter(|&start| start < end) else {
+                    break;
+                };
+                at = start;
+                let len = (end - at).min(256 * 1024) as usize;
                 let (new, old) = (
                     read_all(self.memory(), at, len)?,
                     read_all(shared.copy.as_fd(), at, len)?,
@@ -484,10 +506,21 @@ impl Content {
     }
 }
 
-/// Takes a load off the list, however it ends.
-struct Loading<'a> {
+/// A load on the list, until it ends in one way or another.
+pub(super) struct Loading<'a> {
     content: &'a Content,
-    load: &'a Rc<Load>,
+    load: Rc<Load>,
+}
+
+impl Loading<'_> {
+    pub fn range(&self) -> Range<u64> {
+        self.load.range.clone()
+    }
+
+    /// What has been asked for is outdated.
+    pub fn is_stale(&self) -> bool {
+        self.load.stale.get()
+    }
 }
 
 impl Drop for Loading<'_> {
@@ -495,7 +528,7 @@ impl Drop for Loading<'_> {
         self.content
             .loads
             .borrow_mut()
-            .retain(|load| !Rc::ptr_eq(load, self.load));
+            .retain(|load| !Rc::ptr_eq(load, &self.load));
         for waker in self.content.waiting.take() {
             waker.wake();
         }

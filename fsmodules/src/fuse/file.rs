@@ -19,8 +19,8 @@ use crate::api::{
     OpenFlags, Readiness, Vnode,
 };
 
-const SEEK_DATA: u32 = 3;
-const SEEK_HOLE: u32 = 4;
+pub const SEEK_DATA: u32 = 3;
+pub const SEEK_HOLE: u32 = 4;
 /// The first window of readahead; it doubles up to what INIT agreed on.
 const FIRST_WINDOW: u64 = 16 * 1024;
 const KEEP_SIZE: u32 = 1;
@@ -386,7 +386,9 @@ impl FuseFile {
         }
         pages.pin();
         let range = request.offset..request.offset.saturating_add(request.len);
-        pages.load(&self.node, cx.caller, &self.handle, range.clone()).await?;
+        pages
+            .load_to_map(&self.node, cx.caller, &self.handle, range.clone())
+            .await?;
         if writes {
             pages.share(range, &self.handle, Background::of(cx.caller))?;
         }

@@ -17,6 +17,7 @@ mod perm;
 mod poll;
 mod rangeset;
 mod setattr;
+mod sparse;
 mod vnode;
 
 use std::rc::{Rc, Weak};
