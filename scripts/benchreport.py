@@ -3,9 +3,9 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-COLUMNS = ("native", "no mount", "kernel", "ptrace", "notify", "proot")
+COLUMNS = ("native", "no mount", "kernel", "ptrace", "notify", "proot", "fakeroot")
 TITLES = {"native": "native", "no mount": "umvu, no mount", "kernel": "kernel FUSE", "ptrace": "umvu ptrace",
-          "notify": "umvu notify", "proot": "proot"}
+          "notify": "umvu notify", "proot": "proot", "fakeroot": "fakeroot"}
 
 
 @dataclass

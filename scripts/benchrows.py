@@ -85,6 +85,25 @@ def start(name, title):
     return Row(name, title, REAL, measure, first=3, target=("native", 1, 4e6))
 
 
+def as_root(name, title, what, overlay=False):
+    """The loop in a root tree, as virtual root: proot likewise; fakeroot, which has no trees, outside of one."""
+
+    def measure(bench, place, count, _round):
+        tree, file = f"{bench.work}/tree", "files/f00001"
+        root = f"--mount type=overlay,lowerdir={tree},upperdir={tree}.up,workdir={tree}.work,target=/" if overlay else f"--root {tree}"
+        outside, inside = f"{bench.guest} {what} {count} {bench.data}/{file}", f"/guest {what} {count} /{file}"
+        words = {
+            "native": outside,
+            "fakeroot": f"fakeroot {outside}",
+            "proot": f"proot -0 -r {tree} {inside}",
+        }.get(place.name, f"{bench.bin}/umvu --engine {place.name} {root} --as-root -- {inside}")
+        bench.native.start()
+        return float(bench.native.ask(words).splitlines()[-1])
+
+    places = ("native", "ptrace", "notify") if overlay else ("native", "ptrace", "notify", "proot", "fakeroot")
+    return Row(name, title, places, measure, first=200)
+
+
 def idle_memory(name, title):
     def measure(_bench, place, _count, _round):
         # A view of its own: one that has worked is larger.
@@ -131,6 +150,10 @@ def rows(quick):
         loop("open", "open+read+close of a real file", "open", path="DATA/files/f00001", target=("native", 4, 0)),
         once("git", f"git status, {trees:,} real files", program(status), target=("native", 4, 0)),
         once("tar", f"tar, {trees:,} real files", program(tar), target=("native", 4, 0)),
+        as_root("root-stat", "stat as root in a tree", "stat"),
+        as_root("root-open", "open+read+close as root in a tree", "open"),
+        as_root("overlay-stat", "stat as root on an overlay", "stat", overlay=True),
+        as_root("overlay-open", "open+read+close as root on an overlay", "open", overlay=True),
         loop("spawn", "fork+exec", "spawn", path="/bin/true", first=5, target=("native", 1.6, 0)),
         once("make", "make -j2 of 20 C files", program("make -s -B -j2 -C {d}/project"), target=("native", 1.3, 0)),
         loop("fuse-stat", "FUSE, cached stat", "stat", SERVED, "MNT/cached/file", target=("kernel", 8, 0)),
@@ -185,11 +208,26 @@ objects = " ".join(f"part{{n}}.o" for n in range(20))
 open("project/Makefile", "w").write(f"parts.a: {{objects}}\\n\\tar rcs $@ $^\\n")
 """
     bench.run(["python3", "-c", script])
+    make_tree(bench)
     git = ["git", "-C", f"{bench.data}/tree", "-c", "user.name=bench", "-c", "user.email=bench@localhost"]
     if shutil.which("git"):
         bench.run(["git", "init", "-q", f"{bench.data}/tree"])
         bench.run([*git, "add", "."])
         bench.run([*git, "commit", "-qm", "files"])
+
+
+def make_tree(bench):
+    """A root tree with the measuring program, the libraries it needs, and one of the files."""
+    script = f"""
+mkdir -p tree/files tree/dev tree/proc tree/sys tree.up tree.work
+cp {bench.guest} tree/guest
+cp {bench.data}/files/f00001 tree/files
+ldd {bench.guest} | grep -o '/[^ ]*' | while read -r library; do
+    mkdir -p "tree${{library%/*}}"
+    cp -L "$library" "tree$library"
+done
+"""
+    bench.run(["sh", "-c", f"cd {bench.work} && {script}"])
 
 
 def find_passthrough_ll(bench):
