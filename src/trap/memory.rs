@@ -166,6 +166,21 @@ fn has_vm_calls() -> bool {
     })
 }
 
+/// The buffers as far as `len` bytes reach. The kernel would pin the pages of all that is named here, also of what it
+/// then leaves untouched, and a server's buffer for requests is large.
+fn remote(buffers: &[(u64, usize)], mut len: usize) -> Vec<libc::iovec> {
+    let mut reached = Vec::with_capacity(buffers.len());
+    for &(address, room) in buffers {
+        if len == 0 {
+            break;
+        }
+        let used = room.min(len);
+        reached.push(iovec(address, used));
+        len -= used;
+    }
+    reached
+}
+
 fn iovec(address: u64, len: usize) -> libc::iovec {
     libc::iovec {
         iov_base: address as *mut libc::c_void,
@@ -199,21 +214,20 @@ impl GuestMemory for Memory {
         if !has_vm_calls() || buffers.len() > IOV_MAX {
             return piecewise::read(self, buffers, out);
         }
-        let remote: Vec<_> = buffers.iter().map(|&(address, len)| iovec(address, len)).collect();
         let local = [iovec(out.as_mut_ptr() as u64, out.len())];
-        sys::transfer(self.tid, false, &local, &remote).map_err(|_| Errno::EFAULT)
+        sys::transfer(self.tid, false, &local, &remote(buffers, out.len())).map_err(|_| Errno::EFAULT)
     }
 
     fn write_vectored(&self, buffers: &[(u64, usize)], parts: &[&[u8]]) -> Result<usize, Errno> {
         if !has_vm_calls() || buffers.len() > IOV_MAX || parts.len() > IOV_MAX {
             return piecewise::write(self, buffers, parts);
         }
-        let remote: Vec<_> = buffers.iter().map(|&(address, len)| iovec(address, len)).collect();
         let local: Vec<_> = parts
             .iter()
             .map(|part| iovec(part.as_ptr() as u64, part.len()))
             .collect();
-        sys::transfer(self.tid, true, &local, &remote).map_err(|_| Errno::EFAULT)
+        let len = parts.iter().map(|part| part.len()).sum();
+        sys::transfer(self.tid, true, &local, &remote(buffers, len)).map_err(|_| Errno::EFAULT)
     }
 }
 
@@ -280,6 +294,15 @@ mod tests {
         Memory::forget(tid);
         assert!(FILES.with_borrow(|files| files.is_empty()));
         assert_eq!(Memory::new(Tid::from_raw(-1)).with_file(|_| Ok(0)), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn no_more_is_named_than_is_moved() {
+        let named = |len| -> Vec<usize> { remote(&[(1, 4), (2, 4), (3, 4)], len).iter().map(|i| i.iov_len).collect() };
+        assert_eq!(named(6), [4, 2]);
+        assert_eq!(named(4), [4]);
+        assert_eq!(named(99), [4, 4, 4]);
+        assert!(named(0).is_empty());
     }
 
     #[test]
