@@ -59,8 +59,10 @@ impl Flag {
         }
     }
 
+    /// It is not so any more, and who waited for it before does so no longer.
     pub fn lower(&self) {
         self.set.set(false);
+        self.wakers.borrow_mut().clear();
     }
 
     pub fn poll_raised(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -114,5 +116,21 @@ mod tests {
         flag.raise();
         while ex.try_tick() {}
         assert!(waiting.iter().all(|w| w.is_finished()));
+    }
+
+    #[test]
+    fn a_lowered_flag_keeps_nothing_of_those_who_waited() {
+        let ex = async_executor::LocalExecutor::new();
+        let flag = Rc::new(Flag::default());
+        for _ in 0..3 {
+            let waiting = ex.spawn({
+                let flag = flag.clone();
+                async move { flag.raised().await }
+            });
+            while ex.try_tick() {}
+            drop(waiting);
+        }
+        flag.lower();
+        assert!(flag.wakers.borrow().is_empty());
     }
 }
