@@ -5,8 +5,11 @@
 //! mounted is written back and unmounted, and the servers have a grace period to end.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use fsmodules::api::Errno;
@@ -194,8 +197,12 @@ impl Session {
         };
         let cx = Ctx::new(self.hv.clone(), task.clone(), call);
         let serial = task.begin_call(call);
-        let job = self.hv.executor.spawn(serve(cx));
-        task.job.replace(Some(job));
+        let mut job: Pin<Box<dyn Future<Output = ()>>> = Box::pin(serve(cx));
+        // Most calls are answered at once. The executor asks the others again.
+        if job.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return;
+        }
+        task.job.replace(Some(self.hv.executor.spawn(job)));
         self.tick();
         if task.in_call(serial) {
             let patience = self.hv.tracer.borrow().patience();
@@ -326,14 +333,13 @@ impl Session {
 }
 
 async fn serve(cx: Ctx) {
-    let begun = cx.hv.now();
-    let shown = cx.hv.trace.begin(&cx);
+    let shown = cx.hv.trace.begin(&cx).map(|shown| (shown, cx.hv.now()));
     let reply = match dispatch::serve(&cx).await {
         Ok(reply) => reply,
         Err(Errno::ERESTARTSYS) => Reply::Restart,
         Err(errno) => Reply::Error(errno),
     };
-    if let Some(shown) = shown {
+    if let Some((shown, begun)) = shown {
         cx.hv.trace.end(&cx, shown, &reply, cx.hv.now() - begun);
     }
     cx.task.end_call();

@@ -18,7 +18,7 @@ use crate::view::{Found, HostPlace, HostRights, Last, Mount, Place, VirtualPlace
 
 use super::host::READ_ONLY_MARK;
 use super::owners;
-use super::procfs::Links;
+use super::procfs::{self, Links};
 
 /// `AT_FDCWD`
 pub const CWD: i32 = libc::AT_FDCWD;
@@ -311,6 +311,11 @@ impl Ctx {
             return false;
         }
         let root = self.task.fs.borrow().root.borrow().clone();
+        if let Some(fd) = procfs::own_fd(path) {
+            // The kernel knows best what a descriptor of its own leads to.
+            let files = self.task.files();
+            return files.get(fd).is_none() && files.through(fd).is_none() && self.hv.mounts.shows_proc(&root);
+        }
         match self.start_of(dirfd, path) {
             Ok(start) => self.hv.mounts.quick_native(&start, &root, path),
             Err(_) => true,

@@ -7,7 +7,7 @@ use fsmodules::api::{Errno, FileKind, OpenFlags};
 use crate::task::{FdEntry, Files};
 use crate::trap::Reply;
 
-use super::install::{catch_low, hand_over, settle};
+use super::install::{catch_low, dup_seen, hand_over, settle};
 use super::{Ctx, lock};
 
 /// fcntl(2) commands that the libc crate does not name.
@@ -195,12 +195,10 @@ async fn dup_from(cx: &Ctx, fd: i32, cloexec: bool) -> Result<Reply, Errno> {
     if let Some(new) = hand_over(cx, &file, min, cloexec) {
         return Ok(Reply::Return(new.into()));
     }
-    let mut args = cx.call.args;
-    args[2] = args[2].max(crate::table::PLACEHOLDER_MIN as u64);
     let _numbering = cx.task.files().numbering();
-    let new = match cx.run(libc::SYS_fcntl, args).await {
-        Ok(new) => new as i32,
-        Err(_) => {
+    let new = match dup_seen(cx, fd, min as u32, cloexec).await? {
+        Some(new) => new,
+        None => {
             let new = cx.run(libc::SYS_fcntl, cx.call.args).await? as i32;
             catch_low(cx, new).await?;
             new

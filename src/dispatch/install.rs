@@ -6,7 +6,7 @@ use std::rc::Rc;
 use fsmodules::api::{Backing, Errno, OpenFlags};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use crate::table::{FdLevel, PLACEHOLDER_MIN};
+use crate::table::{FdLevel, PLACEHOLDERS, is_placeholder};
 use crate::task::OpenFile;
 use crate::trap::{self, Reply};
 
@@ -53,7 +53,7 @@ pub fn hand_over(cx: &Ctx, file: &Rc<OpenFile>, min: i32, cloexec: bool) -> Opti
     if files.is_numbering() {
         return None;
     }
-    let mut fd = files.free_from(min.max(PLACEHOLDER_MIN as i32));
+    let mut fd = files.free_from(min);
     // A file of the host may have come to stand there, by dup2(2) or in a process with very many.
     while is_open(cx, fd) {
         fd = files.free_from(fd + 1);
@@ -107,26 +107,36 @@ pub async fn reopen(cx: &Ctx, fd: BorrowedFd<'_>, flags: OpenFlags) -> Result<i3
 /// Moves a placeholder from the number that the kernel chose to where the filter sees it, unless a standard
 /// descriptor was free: whoever closed it wants this one there.
 pub async fn settle(cx: &Ctx, fd: i32, cloexec: bool) -> Result<i32, Errno> {
-    if fd >= PLACEHOLDER_MIN as i32 {
+    if is_placeholder(fd) {
         return Ok(fd);
     }
     if fd > 2 {
         let _numbering = cx.task.files().numbering();
-        let command = if cloexec { libc::F_DUPFD_CLOEXEC } else { libc::F_DUPFD };
-        let moved = cx
-            .run(
-                libc::SYS_fcntl,
-                [fd as u64, command as u64, PLACEHOLDER_MIN.into(), 0, 0, 0],
-            )
-            .await;
         // No room up there (RLIMIT_NOFILE): then it stays, and all descriptors of the process are caught.
-        if let Ok(moved) = moved {
+        if let Some(moved) = dup_seen(cx, fd, 0, cloexec).await? {
             cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
-            return Ok(moved as i32);
+            return Ok(moved);
         }
     }
     catch_low(cx, fd).await?;
     Ok(fd)
+}
+
+/// Duplicates a descriptor to the lowest number, from `min` on, where the filter sees it; `None` if there is no room.
+pub async fn dup_seen(cx: &Ctx, fd: i32, min: u32, cloexec: bool) -> Result<Option<i32>, Errno> {
+    let command = if cloexec { libc::F_DUPFD_CLOEXEC } else { libc::F_DUPFD };
+    for range in PLACEHOLDERS {
+        let from = range.start.max(min);
+        let args = [fd as u64, command as u64, from.into(), 0, 0, 0];
+        let Ok(new) = cx.run(libc::SYS_fcntl, args).await else {
+            continue;
+        };
+        if range.contains(&(new as u32)) {
+            return Ok(Some(new as i32));
+        }
+        cx.run(libc::SYS_close, [new as u64, 0, 0, 0, 0, 0]).await?;
+    }
+    Ok(None)
 }
 
 /// Makes sure that calls on this number are caught in the caller's process, by a further filter if need be.

@@ -18,8 +18,16 @@ use super::install::reopen;
 pub fn may_matter(path: &[u8]) -> bool {
     const FILES: [&[u8]; 5] = [b"mounts", b"mountinfo", b"mountstats", b"mtab", b"filesystems"];
     const LINKS: [&[u8]; 3] = [b"cwd", b"exe", b"root"];
+    if own_fd(path).is_some() {
+        return false;
+    }
     let last = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
     FILES.contains(&last) || LINKS.contains(&last) || path.starts_with(b"/proc/") || path.starts_with(b"/dev/fd/")
+}
+
+/// The descriptor, if the path is `/proc/self/fd/N`.
+pub fn own_fd(path: &[u8]) -> Option<i32> {
+    path.strip_prefix(b"/proc/self/fd/").and_then(number)
 }
 
 /// The process (or thread) and the rest of a path below /proc.
@@ -192,5 +200,6 @@ mod tests {
     fn what_may_matter() {
         assert!(may_matter(b"/etc/mtab") && may_matter(b"/proc/1/x") && may_matter(b"mounts"));
         assert!(!may_matter(b"/usr/lib/libc.so.6"));
+        assert!(!may_matter(b"/proc/self/fd/5") && may_matter(b"/proc/self/fd/5/x"));
     }
 }

@@ -5,11 +5,26 @@ mod rows;
 
 pub use rows::TABLE;
 
+use std::ops::Range;
+
 use fsmodules::api::Errno;
 
-/// Descriptors from here on may be placeholders of virtual files; those below are the kernel's own, unless a process
-/// has been raised to another [`FdLevel`].
-pub const PLACEHOLDER_MIN: u32 = 768;
+/// The numbers of placeholders, descriptors that stand for virtual files; all others are the kernel's own, unless a
+/// process has been raised to another [`FdLevel`]. Up to the usual limit of 1,024 files, and then where a program that
+/// has thousands of real files seldom comes: calls on these are not caught either.
+pub const PLACEHOLDERS: [Range<u32>; 2] = [768..1024, 16384..1 << 31];
+
+/// Does the filter see this number in every process?
+pub fn is_placeholder(fd: i32) -> bool {
+    PLACEHOLDERS.iter().any(|range| range.contains(&(fd as u32)))
+}
+
+/// The lowest placeholder's number from `fd` on, which is not negative.
+pub fn placeholder_from(fd: i32) -> i32 {
+    let fd = fd as u32;
+    let range = PLACEHOLDERS.iter().find(|range| fd < range.end);
+    range.map_or(i32::MAX, |range| range.start.max(fd) as i32)
+}
 
 /// umvu's own option of prctl(2), for requests from inside a view: (option, request, its length, answer, its capacity).
 /// Outside a view it is `EINVAL`. A call number of our own would not do: containers' filters refuse what they do not know.
@@ -104,7 +119,7 @@ pub fn entry(nr: u32) -> Option<&'static Entry> {
 /// How many low descriptors of a process may be virtual. A process is only ever raised, and so are its children.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FdLevel {
-    /// Only placeholders from [`PLACEHOLDER_MIN`] on.
+    /// Only [`PLACEHOLDERS`].
     #[default]
     High,
     /// Standard input, output and error as well.
@@ -120,8 +135,8 @@ impl FdLevel {
         match fd {
             0..=2 => FdLevel::Standard,
             3..16 => FdLevel::Low,
-            16..768 => FdLevel::All,
-            _ => FdLevel::High,
+            fd if is_placeholder(fd) => FdLevel::High,
+            _ => FdLevel::All,
         }
     }
 
@@ -131,7 +146,7 @@ impl FdLevel {
             FdLevel::High => 0,
             FdLevel::Standard => 3,
             FdLevel::Low => 16,
-            FdLevel::All => PLACEHOLDER_MIN,
+            FdLevel::All => PLACEHOLDERS[1].start,
         }
     }
 }
@@ -147,6 +162,26 @@ mod tests {
         let missing: Vec<u32> = (0..=LAST).filter(|nr| entry(*nr).is_none()).collect();
         assert_eq!(missing, (336..424).collect::<Vec<_>>());
         const { assert!(LAST >= 469) };
+    }
+
+    #[test]
+    fn placeholders_have_numbers_of_their_own() {
+        for (fd, next) in [(0, 768), (768, 768), (1023, 1023), (1024, 16384), (70_000, 70_000)] {
+            assert_eq!(placeholder_from(fd), next);
+            assert!(is_placeholder(next));
+        }
+        for (fd, level) in [
+            (0, FdLevel::Standard),
+            (9, FdLevel::Low),
+            (500, FdLevel::All),
+            (5000, FdLevel::All),
+        ] {
+            assert!(!is_placeholder(fd));
+            assert_eq!(FdLevel::for_fd(fd), level);
+            assert!((fd as u32) < level.bound());
+        }
+        assert!(!is_placeholder(-1));
+        assert_eq!(FdLevel::for_fd(1000), FdLevel::High);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::OpenFile;
-use crate::table::PLACEHOLDER_MIN;
+use crate::table::{is_placeholder, placeholder_from};
 use crate::view::Mount;
 
 #[derive(Clone)]
@@ -57,7 +57,7 @@ impl Files {
             id,
             entries: RefCell::new(entries),
             through: RefCell::new(through),
-            taken_below: Cell::new(PLACEHOLDER_MIN as i32),
+            taken_below: Cell::new(placeholder_from(0)),
             serves: Cell::new(false),
             standard_open: Cell::new(false),
             users: Cell::new(1),
@@ -83,14 +83,10 @@ impl Files {
 
     /// The lowest number from `min` on, a placeholder's, that no virtual file has.
     pub fn free_from(&self, min: i32) -> i32 {
-        let from = min.max(self.taken_below.get());
         let entries = self.entries.borrow();
-        let mut free = from;
-        for (fd, _) in entries.range(from..) {
-            if *fd != free {
-                break;
-            }
-            free += 1;
+        let mut free = placeholder_from(min.max(self.taken_below.get()));
+        while entries.contains_key(&free) {
+            free = placeholder_from(free + 1);
         }
         if min <= self.taken_below.get() {
             self.taken_below.set(free);
@@ -173,7 +169,7 @@ impl Files {
     }
 
     fn freed(&self, fd: i32) {
-        if fd >= PLACEHOLDER_MIN as i32 {
+        if is_placeholder(fd) {
             self.taken_below.set(self.taken_below.get().min(fd));
         }
     }

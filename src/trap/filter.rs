@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::host::Refusals;
-use crate::table::{self, AGAIN_CALL, AGAIN_MARK, Catch, FdLevel, PLACEHOLDER_MIN, Treat};
+use crate::table::{self, AGAIN_CALL, AGAIN_MARK, Catch, FdLevel, PLACEHOLDERS, Treat};
 
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
@@ -25,8 +25,6 @@ const ORIGIN: u32 = 8;
 const ARGS: u32 = 16;
 /// Call numbers from here on are of the x32 ABI.
 const X32: u32 = 0x4000_0000;
-/// Descriptors from here on are negative: none.
-const NEGATIVE: u32 = 0x8000_0000;
 
 type Program = Vec<libc::sock_filter>;
 
@@ -95,7 +93,7 @@ pub fn program(delivery: Delivery, refusals: &Refusals) -> Program {
     };
     tree(
         &ranges(|nr| action(nr, caught(nr))),
-        &mut |action| leaf(action, PLACEHOLDER_MIN..NEGATIVE),
+        &mut |action| leaf(action, &PLACEHOLDERS),
         &mut code,
     );
     code
@@ -114,7 +112,12 @@ pub fn added_filter(level: FdLevel) -> Vec<u8> {
         fds @ Action::Fds(..) => fds,
         Action::Return(_) => Action::Return(ALLOW),
     };
-    tree(&ranges(low), &mut |action| leaf(action, 0..level.bound()), &mut code);
+    let low_numbers = 0..level.bound();
+    tree(
+        &ranges(low),
+        &mut |action| leaf(action, std::slice::from_ref(&low_numbers)),
+        &mut code,
+    );
     bytes(&code)
 }
 
@@ -130,7 +133,7 @@ pub fn ids_filter() -> Vec<u8> {
         Some(Treat::Serve(catch)) if catch.concerns_ids() => Action::Return(TRACE),
         _ => Action::Return(ALLOW),
     };
-    tree(&ranges(ids), &mut |action| leaf(action, 0..0), &mut code);
+    tree(&ranges(ids), &mut |action| leaf(action, &[]), &mut code);
     bytes(&code)
 }
 
@@ -184,7 +187,7 @@ fn tree(ranges: &[(u32, Action)], leaf: &mut impl FnMut(Action) -> Program, code
 }
 
 /// The end of a path through the tree: caught are descriptors in `caught`. They are 32-bit integers.
-fn leaf(action: Action, caught: Range<u32>) -> Program {
+fn leaf(action: Action, caught: &[Range<u32>]) -> Program {
     let (catch, verdict) = match action {
         Action::Return(value) => return judge(value),
         Action::Fds(catch, verdict) => (catch, verdict),
@@ -198,9 +201,11 @@ fn leaf(action: Action, caught: Range<u32>) -> Program {
             code.push(branch(JUMP_GE, FdLevel::Standard.bound(), len, 0));
             code.extend(&verdict);
         }
-        code.push(branch(JUMP_GE, caught.end, len + 1, 0));
-        code.push(branch(JUMP_GE, caught.start, 0, len));
-        code.extend(&verdict);
+        for range in caught {
+            code.push(branch(JUMP_GE, range.end, len + 1, 0));
+            code.push(branch(JUMP_GE, range.start, 0, len));
+            code.extend(&verdict);
+        }
     }
     code.push(op(RETURN, ALLOW));
     code
@@ -275,6 +280,8 @@ mod tests {
                         assert_eq!(with(3), ALLOW, "{nr}");
                         assert_eq!(with(767), ALLOW, "{nr}");
                         assert_eq!(with(768), caught, "{nr}");
+                        assert_eq!(with(5000), ALLOW, "{nr}");
+                        assert_eq!(with(20_000), caught, "{nr}");
                         assert_eq!(with(u64::MAX), ALLOW, "{nr}");
                         // Only the low half is the descriptor.
                         assert_eq!(with((1 << 32) + 5), ALLOW, "{nr}");
@@ -359,6 +366,7 @@ mod tests {
         }
         let all = decode(added_filter(FdLevel::All));
         assert_eq!(call(&all, read, [700, 0, 0, 0, 0, 0]), TRACE);
+        assert_eq!(call(&all, read, [5000, 0, 0, 0, 0, 0]), TRACE);
         assert_eq!(call(&all, libc::SYS_mmap as u32, [0, 0, 0, 0, u64::MAX, 0]), ALLOW);
     }
 }

@@ -10,7 +10,7 @@ use fsmodules::api::Errno;
 
 use super::filter::{self, Delivery};
 use super::sys;
-use crate::table::{Catch, Entry, PLACEHOLDER_MIN, TABLE, Treat};
+use crate::table::{Catch, Entry, PLACEHOLDERS, TABLE, Treat};
 
 /// The served calls that the host refuses, with its errors.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ fn ask() -> std::io::Result<Refusals> {
         // Those that this filter always catches, with this argument.
         let caught = |entry: &&Entry| matches!(entry.treat, Treat::Serve(catch) if catch != Catch::Ids);
         for nr in TABLE.iter().filter(caught).map(|entry| entry.nr) {
-            let errno = sys::caught_call(nr, PLACEHOLDER_MIN);
+            let errno = sys::caught_call(nr, PLACEHOLDERS[0].start);
             if errno != Errno::ENOSYS {
                 let answer = [nr.to_ne_bytes(), errno.raw().to_ne_bytes()].concat();
                 let _ = writer.write_all(&answer);

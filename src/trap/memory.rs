@@ -298,7 +298,12 @@ mod tests {
 
     #[test]
     fn no_more_is_named_than_is_moved() {
-        let named = |len| -> Vec<usize> { remote(&[(1, 4), (2, 4), (3, 4)], len).iter().map(|i| i.iov_len).collect() };
+        let named = |len| -> Vec<usize> {
+            remote(&[(1, 4), (2, 4), (3, 4)], len)
+                .iter()
+                .map(|i| i.iov_len)
+                .collect()
+        };
         assert_eq!(named(6), [4, 2]);
         assert_eq!(named(4), [4]);
         assert_eq!(named(99), [4, 4, 4]);

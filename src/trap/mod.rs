@@ -7,6 +7,7 @@ mod filter;
 mod host;
 mod memory;
 mod notify;
+mod placement;
 mod restart;
 mod spawn;
 mod state;

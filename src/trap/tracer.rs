@@ -26,6 +26,7 @@ use fsmodules::api::Errno;
 use super::filter::TRAP_MARK;
 use super::host::Refusals;
 use super::notify::{Listener, Notification};
+use super::placement::SameCore;
 use super::state::{
     Frame, Next, State, enter, enter_parking, reply_at_entry, reply_at_exit, reply_interrupted, rewind, set_final,
     unblocked, unpark,
@@ -181,6 +182,8 @@ impl Tracer {
         let State::Notified(notification) = *state else {
             return false;
         };
+        // The caller takes the file itself while umvu waits: the kernel wakes both wherever a core is idle.
+        let _same_core = SameCore::with(tid);
         // EBADF: the number is beyond the guest's RLIMIT_NOFILE.
         let done = listener.answer_with_fd(notification, file, at, cloexec).is_ok();
         if done {
@@ -200,6 +203,12 @@ impl Tracer {
 
     /// Answers a caught call.
     pub fn reply(&mut self, tid: Tid, reply: Reply) {
+        if let (Some(state), Some(listener)) = (self.threads.get_mut(&tid), &self.listener)
+            && let State::Notified(notification) = *state
+        {
+            *state = State::Running;
+            return listener.answer(notification, reply);
+        }
         let Some(state) = self.threads.remove(&tid) else { return };
         let reply = match (reply, state.refused()) {
             (Reply::Passthrough, Some(errno)) => Reply::Error(errno),
@@ -207,12 +216,6 @@ impl Tracer {
         };
         let next = match state {
             State::Entry(frame) => reply_at_entry(tid, frame, reply),
-            State::Notified(notification) => {
-                if let Some(listener) = &self.listener {
-                    listener.answer(notification, reply);
-                }
-                State::Running
-            }
             State::Exit(frame) => reply_at_exit(tid, frame, reply),
             State::Held { frame, signal } => reply_interrupted(tid, frame, reply, signal),
             other => unpark(tid, other, Next::Reply(reply)),

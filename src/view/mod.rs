@@ -3,6 +3,7 @@
 mod dentry;
 mod mounts;
 mod paths;
+mod pathset;
 pub mod proctext;
 mod quick;
 mod walk;

@@ -1,7 +1,7 @@
 //! The mount table of a view.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::future::poll_fn;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +12,7 @@ use std::task::{Poll, Waker};
 use fsmodules::api::{Description, Errno, FileSystem, MountFlags, Name, Vnode};
 
 use super::paths::full_path;
+use super::pathset::PathSet;
 use super::{Dentry, HostPlace, Place, VirtualPlace};
 
 /// What is at a mount's root.
@@ -182,9 +183,9 @@ pub struct Mounts {
     /// Where the view's root is: the host's, until a `pivot_root(2)`.
     root: RefCell<Place>,
     /// Host paths of the mountpoints, by the mount that they are in.
-    points: RefCell<HashMap<u32, HashSet<PathBuf>>>,
+    points: RefCell<HashMap<u32, PathSet>>,
     /// Host paths of umvu's own fittings, which stand there in every mount.
-    fittings: RefCell<HashSet<PathBuf>>,
+    fittings: RefCell<PathSet>,
     /// Those in directories of virtual trees.
     commands: RefCell<Vec<(Place, Name, Place)>>,
     visible: Cell<usize>,
@@ -264,14 +265,12 @@ impl Mounts {
     /// Is something mounted on this path of the host, seen through the mount with this id, or on one above it?
     pub(super) fn is_covered(&self, mount: u32, path: &Path) -> bool {
         let (points, fittings) = (self.points.borrow(), self.fittings.borrow());
-        let points = points.get(&mount);
-        path.ancestors()
-            .any(|path| points.is_some_and(|points| points.contains(path)) || fittings.contains(path))
+        fittings.covers(path) || points.get(&mount).is_some_and(|points| points.covers(path))
     }
 
     /// Could the name of a file be that of one of umvu's fittings?
     pub(super) fn is_fitting(&self, name: Option<&OsStr>) -> bool {
-        self.fittings.borrow().iter().any(|path| path.file_name() == name)
+        self.fittings.borrow().has_name(name)
     }
 
     /// Is anything mounted, besides umvu's own fittings?
@@ -553,9 +552,9 @@ impl Mounts {
         for mount in all.iter() {
             if let Some(Place::Host(at)) = &*mount.at.borrow() {
                 if mount.hidden {
-                    fittings.insert(at.path.clone());
+                    fittings.insert(&at.path);
                 } else {
-                    points.entry(at.mount.id).or_default().insert(at.path.clone());
+                    points.entry(at.mount.id).or_default().insert(&at.path);
                 }
             }
         }

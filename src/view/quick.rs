@@ -29,6 +29,11 @@ impl Mounts {
         !joined.above && self.is_straight(start, &joined.path)
     }
 
+    /// Is the kernel's /proc/self/fd what a caller with this root sees there?
+    pub fn shows_proc(&self, root: &Place) -> bool {
+        root.is_host_root() && !self.is_covered(root.mount().id(), Path::new("/proc/self/fd"))
+    }
+
     /// Where the host has a file, if that can be said without a walk.
     pub fn quick_host(&self, start: &Place, root: &Place, path: &[u8]) -> Option<HostPlace> {
         let joined = self.quick_join(start, root, path)?;

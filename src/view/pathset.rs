@@ -1,0 +1,71 @@
+//! A set of absolute paths that is asked on every call with a path: it compares bytes, not components.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Absolute paths without "..", "." or needless slashes.
+#[derive(Default)]
+pub struct PathSet {
+    paths: HashSet<Box<[u8]>>,
+}
+
+impl PathSet {
+    pub fn insert(&mut self, path: &Path) {
+        self.paths.insert(bytes(path).into());
+    }
+
+    pub fn clear(&mut self) {
+        self.paths.clear();
+    }
+
+    pub fn contains(&self, path: &Path) -> bool {
+        self.paths.contains(bytes(path))
+    }
+
+    /// Is this path in the set, or one above it?
+    pub fn covers(&self, path: &Path) -> bool {
+        if self.paths.is_empty() {
+            return false;
+        }
+        let path = bytes(path);
+        let ends = (1..path.len()).filter(|&n| path[n] == b'/').map(|n| &path[..n]);
+        std::iter::once(path)
+            .chain(ends)
+            .chain([&b"/"[..]])
+            .any(|path| self.paths.contains(path))
+    }
+
+    /// Is there a path with this last component?
+    pub fn has_name(&self, name: Option<&OsStr>) -> bool {
+        self.paths
+            .iter()
+            .any(|path| Path::new(OsStr::from_bytes(path)).file_name() == name)
+    }
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn covers_what_is_at_or_below_a_path() {
+        let mut set = PathSet::default();
+        let covers = |set: &PathSet, path: &str| set.covers(Path::new(path));
+        assert!(!covers(&set, "/a"));
+        set.insert(Path::new("/a/b"));
+        assert!(covers(&set, "/a/b") && covers(&set, "/a/b/c/d"));
+        assert!(!covers(&set, "/a") && !covers(&set, "/a/bc") && !covers(&set, "/"));
+        assert!(set.contains(Path::new("/a/b")) && !set.contains(Path::new("/a/b/c")));
+        assert!(set.has_name(Some(OsStr::new("b"))) && !set.has_name(None));
+        set.insert(Path::new("/"));
+        assert!(covers(&set, "/") && covers(&set, "/x/y"));
+        set.clear();
+        assert!(!covers(&set, "/a/b"));
+    }
+}
