@@ -368,8 +368,18 @@ fn what_is_left_mounted_is_unmounted_in_the_servers_own_time() {
 fn a_served_mount_ends_with_its_program_or_a_signal() {
     let work = Work::new();
     let serve = || {
-        let mut command = work.command("umvu");
-        command.args(["vumount", "-t", "fuse", "umvu-memfs", "x", "mnt"]);
+        // Whoever runs these tests in the background of a shell has SIGINT ignored.
+        let mut command = work.command("env");
+        command.args([
+            "--default-signal=INT",
+            "umvu",
+            "vumount",
+            "-t",
+            "fuse",
+            "umvu-memfs",
+            "x",
+            "mnt",
+        ]);
         let mut view = Running(command.stderr(Stdio::piped()).spawn().unwrap());
         let mut lines = BufReader::new(view.0.stderr.take().unwrap());
         let mut line = String::new();
