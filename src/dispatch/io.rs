@@ -171,7 +171,9 @@ async fn read_from(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers)
     }
     if !file.seekable() {
         // No position to guard: readers of a device wait side by side.
-        return Ok(Reply::Return(read_at(cx, &file, 0, &buffers).await? as i64));
+        let done = read_at(cx, &file, 0, &buffers).await?;
+        super::stream::refresh(open);
+        return Ok(Reply::Return(done as i64));
     }
     let mut pos = open.pos.lock().await;
     let done = read_at(cx, &file, *pos, &buffers).await?;

@@ -60,6 +60,15 @@ impl Stream {
     }
 }
 
+/// After a read, before its reply: a guest that is told of more and reads again would wait in vain.
+pub fn refresh(file: &OpenFile) {
+    let stream = file.stream.borrow();
+    let stream = stream.as_ref().and_then(|(stream, _)| stream.downcast_ref::<Stream>());
+    if let (Some(stream), Some(file)) = (stream.filter(|stream| stream.readable.get()), &file.file) {
+        stream.show(file.ready(None));
+    }
+}
+
 /// Makes the guest connect a socket to us, and keeps it showing the file's readiness. The guest's descriptor.
 pub async fn connect(cx: &Ctx, file: &Rc<OpenFile>) -> Result<i32, Errno> {
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;

@@ -77,7 +77,7 @@ pub struct DeviceFile {
 impl DeviceFile {
     async fn next_request(&self, cx: Cx<'_>, len: usize) -> Result<Chunks, Errno> {
         poll_fn(|context| {
-            self.device.state(Some(context.waker()));
+            self.device.wait(context.waker());
             match self.device.read(len) {
                 Ok(Some(message)) => return Poll::Ready(Ok(message)),
                 Ok(None) => {}

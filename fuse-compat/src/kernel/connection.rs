@@ -53,6 +53,8 @@ pub struct Connection {
     devices: Cell<u64>,
     last_device: Cell<u64>,
     readers: RefCell<Vec<Waker>>,
+    /// Those who want to know whether there is something to read.
+    pollers: RefCell<Vec<Waker>>,
     /// Those who wait for the reply to INIT, or for the end.
     watchers: RefCell<Vec<Waker>>,
     listener: RefCell<Option<Weak<dyn Listener>>>,
@@ -61,6 +63,13 @@ pub struct Connection {
 fn wake_all(wakers: &RefCell<Vec<Waker>>) {
     for waker in wakers.take() {
         waker.wake();
+    }
+}
+
+fn add(wakers: &RefCell<Vec<Waker>>, waker: &Waker) {
+    let mut wakers = wakers.borrow_mut();
+    if !wakers.iter().any(|other| other.will_wake(waker)) {
+        wakers.push(waker.clone());
     }
 }
 
@@ -78,6 +87,7 @@ impl Connection {
             devices: Cell::new(0),
             last_device: Cell::new(0),
             readers: RefCell::default(),
+            pollers: RefCell::default(),
             watchers: RefCell::default(),
             listener: RefCell::new(None),
         });
@@ -149,15 +159,22 @@ impl Connection {
         call
     }
 
+    /// Readers first: what they take the others need not see.
     fn wake_readers(&self) {
         wake_all(&self.readers);
+        self.wake_pollers();
+    }
+
+    pub(super) fn wake_pollers(&self) {
+        wake_all(&self.pollers);
     }
 
     pub(super) fn add_reader(&self, waker: &Waker) {
-        let mut readers = self.readers.borrow_mut();
-        if !readers.iter().any(|reader| reader.will_wake(waker)) {
-            readers.push(waker.clone());
-        }
+        add(&self.readers, waker);
+    }
+
+    pub(super) fn add_poller(&self, waker: &Waker) {
+        add(&self.pollers, waker);
     }
 
     /// Waits for the reply to INIT. An error if the connection cannot be used.

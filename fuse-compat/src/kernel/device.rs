@@ -59,19 +59,28 @@ impl Device {
     /// What can be done now; the waker is woken when that may have changed.
     pub fn state(&self, waker: Option<&Waker>) -> DeviceState {
         let Some((connection, _)) = self.bound.get() else {
-            self.watcher.replace(waker.cloned());
+            if let Some(waker) = waker {
+                self.watcher.replace(Some(waker.clone()));
+            }
             return DeviceState::Unbound;
         };
         if connection.is_gone() {
             return DeviceState::Gone;
         }
         if let Some(waker) = waker {
-            connection.add_reader(waker);
+            connection.add_poller(waker);
         }
         if connection.queue.borrow().is_empty() {
             DeviceState::Idle
         } else {
             DeviceState::Readable
+        }
+    }
+
+    /// Wakes a reader when there may be a request for it.
+    pub fn wait(&self, waker: &Waker) {
+        if let Some((connection, _)) = self.bound.get() {
+            connection.add_reader(waker);
         }
     }
 
@@ -117,6 +126,9 @@ impl Device {
                     message
                 }
             };
+            if connection.queue.borrow().is_empty() {
+                connection.wake_pollers();
+            }
             connection.end_if_idle();
             return Ok(Some(message));
         }

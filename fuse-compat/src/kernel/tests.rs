@@ -100,19 +100,46 @@ fn nothing_is_asked_before_init_is_answered() {
     assert_eq!(poll(call), Poll::Ready(Err(Errno::ECONNREFUSED)));
 }
 
+/// A waker that remembers.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Woken {
+    fn take(&self) -> bool {
+        self.0.swap(false, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn who_polls_learns_of_requests_that_come_and_go() {
+    let (connection, device) = started(40);
+    let thread = Thread::default();
+    let calls = connection.by(&thread);
+    let woken = std::sync::Arc::new(Woken::default());
+    let state = || device.state(Some(&woken.clone().into()));
+    assert_eq!(state(), DeviceState::Idle);
+    let mut one = pin!(calls.getattr(1, None));
+    assert!(poll(one.as_mut()).is_pending());
+    assert!(woken.take());
+    assert_eq!(state(), DeviceState::Readable);
+    read(&device).unwrap();
+    assert!(woken.take());
+    assert_eq!(state(), DeviceState::Idle);
+}
+
 #[test]
 fn who_watches_an_unbound_device_learns_of_the_mount() {
-    struct Woken(std::sync::atomic::AtomicBool);
-    impl std::task::Wake for Woken {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
-    let woken = std::sync::Arc::new(Woken(false.into()));
+    let woken = std::sync::Arc::new(Woken::default());
     let (connection, device) = (Connection::new(None), Device::default());
     assert_eq!(device.state(Some(&woken.clone().into())), DeviceState::Unbound);
     device.bind(&connection).unwrap();
-    assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(woken.take());
     assert_ne!(device.state(None), DeviceState::Unbound);
 }
 
