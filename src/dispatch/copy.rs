@@ -144,12 +144,18 @@ impl End {
     }
 
     /// Is it open for that?
-    fn check_mode(&self, write: bool) -> Result<(), Errno> {
-        match self {
-            End::Virtual(open, ..) if write && !open.flags.get().writable() => Err(Errno::EBADF),
-            End::Virtual(open, ..) if !write && !open.flags.get().readable() => Err(Errno::EBADF),
-            _ => Ok(()),
-        }
+    fn check_mode(&self, cx: &Ctx, write: bool) -> Result<(), Errno> {
+        let allowed = match self {
+            End::Virtual(open, ..) if write => open.flags.get().writable(),
+            End::Virtual(open, ..) => open.flags.get().readable(),
+            End::Real(fd, _) => {
+                // The link's own mode tells. A pipe's end would be reached through the link whichever it is.
+                let link = std::fs::symlink_metadata(cx.task.fd_link(*fd)).map_err(|_| Errno::EBADF)?;
+                let bit = if write { libc::S_IWUSR } else { libc::S_IRUSR };
+                std::os::unix::fs::MetadataExt::mode(&link) & bit != 0
+            }
+        };
+        if allowed { Ok(()) } else { Err(Errno::EBADF) }
     }
 
     /// Is it something that data can be moved from, or to?
@@ -321,11 +327,9 @@ pub async fn sendfile(cx: &Ctx) -> Result<Reply, Errno> {
         return Ok(Reply::Passthrough);
     }
     // From files only: pipes and sockets are for splice(2).
-    from.check_mode(false)?;
-    to.check_mode(true)?;
-    // An empty file is never written: what is not open must be found before.
-    let (source, _) = (from.kind(cx)?, to.kind(cx)?);
-    if !matches!(source, Some(FileKind::Regular | FileKind::BlockDevice)) {
+    from.check_mode(cx, false)?;
+    to.check_mode(cx, true)?;
+    if !matches!(from.kind(cx)?, Some(FileKind::Regular | FileKind::BlockDevice)) {
         return Err(Errno::EINVAL);
     }
     let done = transfer(cx, &from, &to, cx.arg(3).min(0x7fff_f000)).await?;
@@ -345,19 +349,18 @@ pub async fn splice(cx: &Ctx) -> Result<Reply, Errno> {
     }
     let from = End::new(cx, 0, Some(1))?;
     let to = End::new(cx, 2, Some(3))?;
-    match (&from, &to) {
-        (End::Real(..), End::Real(..)) => return Ok(Reply::Passthrough),
-        _ => {
-            from.check_mode(false)?;
-            to.check_mode(true)?;
-        }
+    if from.is_real() && to.is_real() {
+        return Ok(Reply::Passthrough);
     }
-    let pipe = if from.is_real() { &from } else { &to };
-    match pipe {
-        End::Virtual(..) => return Err(Errno::EINVAL),
-        End::Real(..) if pipe.kind(cx)? != Some(FileKind::Fifo) => return Err(Errno::EINVAL),
-        End::Real(_, Some(_)) => return Err(Errno::ESPIPE),
-        End::Real(_, None) => {}
+    let real = if from.is_real() { &from } else { &to };
+    let is_pipe = real.is_real() && real.kind(cx)? == Some(FileKind::Fifo);
+    if is_pipe && matches!(real, End::Real(_, Some(_))) {
+        return Err(Errno::ESPIPE);
+    }
+    from.check_mode(cx, false)?;
+    to.check_mode(cx, true)?;
+    if !is_pipe {
+        return Err(Errno::EINVAL);
     }
     // One piece: a pipe that runs empty or full in the middle must not make the caller wait for more.
     let mut len = cx.arg(4).min(BUFFER);
@@ -425,8 +428,8 @@ pub async fn copy_file_range(cx: &Ctx) -> Result<Reply, Errno> {
     if kinds != [Some(FileKind::Regular); 2] {
         return Err(Errno::EINVAL);
     }
-    from.check_mode(false)?;
-    to.check_mode(true)?;
+    from.check_mode(cx, false)?;
+    to.check_mode(cx, true)?;
     // Where others say EINVAL to a file that is appended to.
     to.check(true).map_err(|_| Errno::EBADF)?;
     let (End::Virtual(source, file, at), End::Virtual(target, other, to_at)) = (&from, &to) else {
