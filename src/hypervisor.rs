@@ -42,6 +42,8 @@ pub struct Hypervisor {
     pub door: RefCell<Option<Door>>,
     /// Virtual descriptors that were sent and not yet received.
     pub travelling: RefCell<Vec<Travelling>>,
+    /// Somebody looks from time to time what is still in use.
+    pub looked_after: Cell<bool>,
     /// Sockets that were bound on virtual file systems.
     pub bound: RefCell<Vec<Bound>>,
     /// FIFOs of virtual file systems that are open.
@@ -102,6 +104,7 @@ impl Hypervisor {
             name: RefCell::new(name),
             door: RefCell::new(door),
             travelling: RefCell::default(),
+            looked_after: Cell::default(),
             bound: RefCell::default(),
             fifos: RefCell::default(),
             programs: RefCell::default(),
@@ -170,7 +173,8 @@ pub struct Bound {
 
 impl Bound {
     pub fn new(hv: &Hypervisor, dev: u64, node: Rc<dyn Vnode>, path: &[u8], kind: i32) -> Bound {
-        let name = format!("umvu-{}-{dev:x}-{:x}", hv.pid, node.id());
+        thread_local!(static NEXT: Cell<u64> = const { Cell::new(1) });
+        let name = format!("umvu-{}-socket-{}", hv.pid, NEXT.replace(NEXT.get() + 1));
         let path = path.to_vec();
         Bound {
             dev,
@@ -179,6 +183,11 @@ impl Bound {
             kind,
             name,
         }
+    }
+
+    /// The abstract name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The `struct sockaddr_un`.

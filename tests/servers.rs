@@ -70,10 +70,12 @@ scripts![
     errors,
     interrupts,
     kills,
+    lost,
     mappings,
     notifications,
     polling,
     stopped,
     traps,
+    unmapped,
     vast
 ];

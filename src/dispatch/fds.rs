@@ -1,7 +1,5 @@
 //! Descriptors of virtual files: close, dup, fcntl, close_range. Where they move and die.
 
-use std::rc::Rc;
-
 use fsmodules::api::{Errno, FileKind, OpenFlags};
 
 use crate::task::{FdEntry, Files};
@@ -222,11 +220,4 @@ fn shown_flags(flags: OpenFlags) -> i64 {
         OpenFlags::LARGEFILE
     };
     i64::from(((flags - once) | large).bits())
-}
-
-/// Another descriptor of the same description has come to stand at `fd` without a call of its own (SCM_RIGHTS).
-pub async fn adopt(cx: &Ctx, fd: i32, file: Rc<crate::task::OpenFile>, cloexec: bool) -> Result<i32, Errno> {
-    let fd = settle(cx, fd, cloexec).await?;
-    cx.task.files().insert(fd, file, cloexec);
-    Ok(fd)
 }

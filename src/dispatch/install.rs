@@ -22,7 +22,13 @@ pub async fn install(cx: &Ctx, file: Rc<OpenFile>) -> Result<Reply, Errno> {
     if let Some(fd) = hand_over(cx, &file, 0, cloexec) {
         return Ok(Reply::Return(fd.into()));
     }
-    let flags = file.flags.get();
+    Ok(Reply::Return(put(cx, file, cloexec).await?.into()))
+}
+
+/// Has the guest open a descriptor for an open file.
+pub async fn put(cx: &Ctx, file: Rc<OpenFile>, cloexec: bool) -> Result<i32, Errno> {
+    let mut flags = file.flags.get();
+    flags.set(OpenFlags::CLOEXEC, cloexec);
     let fd = match file.file.as_ref().map(|file| file.backing()) {
         Some(Backing::Memory(memory)) => reopen(cx, memory, flags & REOPEN_FLAGS).await?,
         Some(Backing::Stream) => super::stream::connect(cx, &file).await?,
@@ -32,7 +38,7 @@ pub async fn install(cx: &Ctx, file: Rc<OpenFile>) -> Result<Reply, Errno> {
     let fd = settle(cx, fd, cloexec).await?;
     // What stood there before cannot be virtual: the number was free.
     cx.task.files().insert(fd, file, cloexec);
-    Ok(Reply::Return(fd.into()))
+    Ok(fd)
 }
 
 /// What a placeholder's own description has of the flags of its file.

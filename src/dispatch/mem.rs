@@ -8,9 +8,9 @@ use fsmodules::api::{Backing, Errno, MapRequest, MountFlags};
 use crate::task::{OpenFile, Task};
 use crate::trap::Reply;
 
-use super::Ctx;
 use super::install::PAGE;
 use super::io::served;
+use super::{Ctx, upkeep};
 
 pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
     let flags = cx.fd(3);
@@ -39,14 +39,20 @@ pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
         writable,
     };
     file.map(cx.cx(), request).await?;
-    if writable {
+    if !writable {
+        return Ok(Reply::Passthrough);
+    }
+    // Noted once it is there, so that what is noted and not there is gone.
+    let reply = cx.finish_run(cx.call).await?;
+    if matches!(reply, Reply::Return(1..)) {
         let mm = cx.task.mm();
         let mut mapped = mm.mapped.borrow_mut();
         if !mapped.iter().any(|other| other.id == open.id) {
             mapped.push(open.clone());
         }
+        upkeep::look_after(&cx.hv);
     }
-    Ok(Reply::Passthrough)
+    Ok(reply)
 }
 
 /// Closes the files that a process has mapped no more, as munmap(2) is never caught: done before anything that a file's
@@ -66,8 +72,7 @@ pub async fn close_unmapped(cx: &Ctx, task: &Task) {
             Backing::Memory(memory) => rustix::fs::fstat(memory).ok(),
             _ => None,
         });
-        // One that has a descriptor left may be about to be mapped.
-        Rc::strong_count(open) > 1 || memory.is_none_or(|memory| inodes.contains(memory.st_ino.to_string().as_str()))
+        memory.is_none_or(|memory| inodes.contains(memory.st_ino.to_string().as_str()))
     };
     let (kept, gone): (Vec<_>, Vec<_>) = mm.mapped.take().into_iter().partition(in_use);
     mm.mapped.borrow_mut().extend(kept);

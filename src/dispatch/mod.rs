@@ -29,6 +29,7 @@ mod procfs;
 mod root;
 pub mod socket;
 mod stream;
+mod upkeep;
 mod xattr;
 
 pub mod control;

@@ -8,7 +8,7 @@ use crate::trap::Reply;
 use crate::view::{Place, WalkFlags};
 
 use super::context::{CWD, Target};
-use super::{Ctx, mem};
+use super::{Ctx, upkeep};
 
 const MS_REMOUNT: u64 = 32;
 const MS_BIND: u64 = 4096;
@@ -184,10 +184,7 @@ pub async fn umount2(cx: &Ctx) -> Result<Reply, Errno> {
         fs.abort();
     }
     if flags & libc::MNT_DETACH == 0 {
-        let tasks: Vec<_> = cx.hv.tasks.borrow().values().cloned().collect();
-        for task in tasks {
-            mem::close_unmapped(cx, &task).await;
-        }
+        upkeep::close_unused(&cx.hv).await;
         if cx.hv.mounts.is_busy(&mount) {
             return Err(Errno::EBUSY);
         }

@@ -1,77 +1,184 @@
 //! Unix sockets: descriptors that travel by SCM_RIGHTS, and addresses that are virtual paths.
 
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Errno};
+use fsmodules::api::{Access, Errno, OpenFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::PipeFlags;
+use zerocopy::IntoBytes;
 
-use crate::abi::{Cmsghdr, Mmsghdr, Msghdr};
-use crate::hypervisor::Bound;
+use crate::abi::{Cmsghdr, Mmsghdr, Msghdr, RawCall};
+use crate::hypervisor::{Bound, Hypervisor};
 use crate::task::OpenFile;
 use crate::trap::Reply;
 
 use super::context::{CWD, Slot, Target};
-use super::{Ctx, fds};
+use super::install::{put, reopen};
+use super::{Ctx, upkeep};
 
 /// As much ancillary data as the kernel lets a message carry, and more than any program sends.
 const MAX_CONTROL: u64 = 1 << 16;
 /// `struct sockaddr_storage`.
 const MAX_ADDRESS: usize = 128;
+/// So many messages at most are sent by one call.
+const IOV_MAX: u64 = 1024;
 /// Room for a path in `struct sockaddr_un`.
 const SUN_PATH: usize = 108;
 
-/// A virtual descriptor on its way between processes. The kernel carries its placeholder; by the placeholder's inode
-/// the receiver's one is recognised.
+/// A virtual descriptor on its way between processes. In its place the kernel carries the writing end of a pipe, by
+/// whose inode it is recognised where it arrives. When nobody has that end any more, it has arrived, or never will.
 pub struct Travelling {
+    pipe: OwnedFd,
     inode: (u64, u64),
     file: Rc<OpenFile>,
 }
 
-/// Placeholders on their way that nobody ever receives are forgotten beyond this many.
-const MAX_TRAVELLING: usize = 1024;
+impl Travelling {
+    fn is_over(&self) -> bool {
+        let mut pipe = [PollFd::new(&self.pipe, PollFlags::empty())];
+        poll(&mut pipe, Some(&Timespec::default())).is_ok() && pipe[0].revents().contains(PollFlags::HUP)
+    }
+}
 
-fn placeholder_inode(cx: &Ctx, fd: i32) -> Option<(u64, u64)> {
+/// Forgets the descriptors that have arrived or are lost.
+pub fn forget_arrived(hv: &Hypervisor) {
+    let over: Vec<_> = hv
+        .travelling
+        .borrow_mut()
+        .extract_if(.., |entry| entry.is_over())
+        .collect();
+    // Dropped only now: the last one may close a file.
+    drop(over);
+}
+
+fn inode_of(cx: &Ctx, fd: i32) -> Option<(u64, u64)> {
     let meta = std::fs::metadata(cx.task.fd_link(fd)).ok()?;
     Some((meta.dev(), meta.ino()))
 }
 
-/// sendmsg(2): remembers virtual descriptors that it passes on.
+/// sendmsg(2): passes virtual descriptors on, and finds virtual addresses.
 pub async fn sendmsg(cx: &Ctx) -> Result<Reply, Errno> {
-    if let Ok(message) = cx.read_value::<Msghdr>(cx.arg(1)) {
-        note_rights(cx, &message);
-        if message.msg_name != 0 && message.msg_namelen > 2 {
-            let (name, len) = (message.msg_name, message.msg_namelen as usize);
-            if let Some((address, path)) = virtual_address(cx, name, len, false).await? {
-                let _keep = path;
-                return send_to(cx, message, &address).await;
-            }
-        }
+    let Ok(message) = cx.read_value::<Msghdr>(cx.arg(1)) else {
+        return Ok(Reply::Passthrough);
+    };
+    let mut address = None;
+    if message.msg_name != 0 && message.msg_namelen > 2 {
+        let (name, len) = (message.msg_name, message.msg_namelen as usize);
+        address = virtual_address(cx, name, len, false).await?.map(|(address, _)| address);
     }
-    Ok(Reply::Passthrough)
+    let fds = virtual_fds(cx, &message);
+    if address.is_none() && fds.is_empty() {
+        return Ok(Reply::Passthrough);
+    }
+    send(cx, message, cx.int(2), address.as_deref(), fds).await
 }
 
-/// sendmmsg(2): (fd, vector, length, flags).
+/// sendmmsg(2): (fd, vector, length, flags). With virtual descriptors, one message after the other.
 pub async fn sendmmsg(cx: &Ctx) -> Result<Reply, Errno> {
-    for n in 0..u64::from(cx.int(2)).min(1024) {
-        if let Ok(entry) = cx.read_value::<Mmsghdr>(cx.arg(1) + n * size_of::<Mmsghdr>() as u64) {
-            note_rights(cx, &entry.msg_hdr);
+    let at = |n: u64| cx.arg(1) + n * size_of::<Mmsghdr>() as u64;
+    let count = u64::from(cx.int(2)).min(IOV_MAX);
+    let entries = (0..count).map_while(|n| cx.read_value::<Mmsghdr>(at(n)).ok());
+    let messages: Vec<Msghdr> = entries.map(|entry| entry.msg_hdr).collect();
+    if messages.iter().all(|message| virtual_fds(cx, message).is_empty()) {
+        return Ok(Reply::Passthrough);
+    }
+    for (n, message) in (0..).zip(messages) {
+        let reply = send(cx, message, cx.int(3), None, virtual_fds(cx, &message)).await?;
+        match reply {
+            Reply::Return(sent @ 0..) => cx.write_value(at(n) + size_of::<Msghdr>() as u64, &(sent as u32))?,
+            _ if n > 0 => return Ok(Reply::Return(n as i64)),
+            failed => return Ok(failed),
         }
     }
-    Ok(Reply::Passthrough)
+    Ok(Reply::Return(count as i64))
 }
 
-fn note_rights(cx: &Ctx, message: &Msghdr) {
-    for (_, fd) in passed_fds(cx, message) {
-        let Some(file) = cx.task.files().get(fd) else { continue };
-        let Some(inode) = placeholder_inode(cx, fd) else {
-            continue;
-        };
-        let mut travelling = cx.hv.travelling.borrow_mut();
-        if travelling.len() >= MAX_TRAVELLING {
-            travelling.remove(0);
+/// The virtual descriptors in a message: where in its ancillary data, and what they are. The others are the kernel's own
+/// business.
+fn virtual_fds(cx: &Ctx, message: &Msghdr) -> Vec<(usize, Rc<OpenFile>)> {
+    let files = cx.task.files();
+    let passed = passed_fds(cx, message).into_iter();
+    let found = passed.filter_map(|(address, fd)| Some((address, files.get(fd).filter(|file| !file.is_native())?)));
+    found
+        .map(|(address, file)| ((address - message.msg_control) as usize, file))
+        .collect()
+}
+
+/// Sends a message with another address, and with pipes in place of these descriptors.
+async fn send(
+    cx: &Ctx,
+    message: Msghdr,
+    flags: u32,
+    address: Option<&[u8]>,
+    fds: Vec<(usize, Rc<OpenFile>)>,
+) -> Result<Reply, Errno> {
+    let mut control = match fds.is_empty() {
+        true => Vec::new(),
+        false => cx.read(message.msg_control, message.msg_controllen.min(MAX_CONTROL) as usize)?,
+    };
+    let mut pipes = Vec::new();
+    let mut ready = Ok(());
+    for (at, file) in fds {
+        match depart(cx, file).await {
+            Ok(pipe) => {
+                control[at..at + 4].copy_from_slice(&pipe.to_ne_bytes());
+                pipes.push(pipe);
+            }
+            Err(errno) => ready = Err(errno),
         }
-        travelling.push(Travelling { inode, file });
     }
+    let sent = match ready {
+        Ok(()) => send_changed(cx, message, flags, address, &control).await,
+        Err(errno) => Err(errno),
+    };
+    for pipe in pipes {
+        cx.run(libc::SYS_close, [pipe as u64, 0, 0, 0, 0, 0]).await?;
+    }
+    forget_arrived(&cx.hv);
+    sent
+}
+
+async fn send_changed(
+    cx: &Ctx,
+    mut message: Msghdr,
+    flags: u32,
+    address: Option<&[u8]>,
+    control: &[u8],
+) -> Result<Reply, Errno> {
+    let slot = cx.scratch().await?;
+    let mut bytes = vec![0; size_of::<Msghdr>()];
+    if let Some(address) = address {
+        message.msg_name = slot.address + bytes.len() as u64;
+        message.msg_namelen = address.len() as u32;
+        bytes.extend_from_slice(address);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    if !control.is_empty() {
+        message.msg_control = slot.address + bytes.len() as u64;
+        bytes.extend_from_slice(control);
+    }
+    bytes[..size_of::<Msghdr>()].copy_from_slice(message.as_bytes());
+    if bytes.len() as u64 > crate::task::SLOT_LEN {
+        return Err(Errno::ENOBUFS);
+    }
+    cx.write(slot.address, &bytes)?;
+    let args = [cx.arg(0), slot.address, flags.into(), 0, 0, 0];
+    let nr = libc::SYS_sendmsg as u32;
+    cx.finish_run(RawCall { nr, args }).await
+}
+
+/// Gives the guest a pipe to send in place of a file.
+async fn depart(cx: &Ctx, file: Rc<OpenFile>) -> Result<i32, Errno> {
+    let (pipe, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    let fd = reopen(cx, end.as_fd(), OpenFlags::WRONLY | OpenFlags::CLOEXEC).await?;
+    if let Some(inode) = inode_of(cx, fd) {
+        cx.hv.travelling.borrow_mut().push(Travelling { pipe, inode, file });
+        upkeep::look_after(&cx.hv);
+    }
+    Ok(fd)
 }
 
 /// The descriptors in a message's ancillary data, each with the address of its number.
@@ -135,18 +242,18 @@ async fn arrive(cx: &Ctx, message: &Msghdr, flags: i32) -> Result<(), Errno> {
     }
     let cloexec = flags & libc::MSG_CMSG_CLOEXEC != 0;
     for (address, fd) in passed_fds(cx, message) {
-        let Some(inode) = placeholder_inode(cx, fd) else {
-            continue;
-        };
+        let inode = inode_of(cx, fd);
         let file = {
-            let mut travelling = cx.hv.travelling.borrow_mut();
-            let found = travelling.iter().position(|entry| entry.inode == inode);
-            found.map(|n| travelling.remove(n).file)
+            let travelling = cx.hv.travelling.borrow();
+            let found = travelling.iter().find(|entry| Some(entry.inode) == inode);
+            found.map(|entry| entry.file.clone())
         };
         let Some(file) = file else { continue };
-        let fd = fds::adopt(cx, fd, file, cloexec).await?;
+        cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
+        let fd = put(cx, file, cloexec).await?;
         cx.write_value(address, &fd)?;
     }
+    forget_arrived(&cx.hv);
     Ok(())
 }
 
@@ -163,7 +270,10 @@ pub async fn bind_or_connect(cx: &Ctx) -> Result<Reply, Errno> {
     call.args[2] = address.len() as u64;
     let reply = cx.finish_run(call).await?;
     match (&reply, made) {
-        (Reply::Return(0), Some(bound)) => cx.hv.bound.borrow_mut().push(bound),
+        (Reply::Return(0), Some(bound)) => {
+            forget_closed(&cx.hv);
+            cx.hv.bound.borrow_mut().push(bound);
+        }
         // Abstract addresses are looked up among sockets of the same type only.
         (Reply::Return(error), None) if *error == -i64::from(Errno::ECONNREFUSED.raw()) => {
             let of = |bound: &Bound| (bound.address() == address).then_some(bound.kind);
@@ -175,6 +285,25 @@ pub async fn bind_or_connect(cx: &Ctx) -> Result<Reply, Errno> {
         _ => {}
     }
     Ok(reply)
+}
+
+/// Forgets the bound sockets that are gone, with all that were accepted from them: their name is not listed any more.
+pub fn forget_closed(hv: &Hypervisor) {
+    if hv.bound.borrow().is_empty() {
+        return;
+    }
+    let Ok(sockets) = std::fs::read("/proc/net/unix") else {
+        return;
+    };
+    let sockets = String::from_utf8_lossy(&sockets);
+    let names: HashSet<&str> = sockets
+        .lines()
+        .filter_map(|line| Some(line.rsplit_once(" @")?.1))
+        .collect();
+    let gone = |bound: &mut Bound| !names.contains(bound.name());
+    let gone: Vec<_> = hv.bound.borrow_mut().extract_if(.., gone).collect();
+    // Dropped only now: a dying node sends FORGET.
+    drop(gone);
 }
 
 /// `SO_TYPE` of the socket in the first argument.
@@ -211,19 +340,6 @@ pub async fn name(cx: &Ctx) -> Result<Reply, Errno> {
     cx.write(address, &name[..name.len().min(room)])?;
     cx.write_value(len_at, &(name.len() as i32))?;
     Ok(Reply::Return(0))
-}
-
-async fn send_to(cx: &Ctx, mut message: Msghdr, address: &[u8]) -> Result<Reply, Errno> {
-    use zerocopy::IntoBytes;
-    let slot = cx.scratch().await?;
-    let header = size_of::<Msghdr>() as u64;
-    message.msg_name = slot.address + header;
-    message.msg_namelen = address.len() as u32;
-    cx.write(slot.address, message.as_bytes())?;
-    cx.write(slot.address + header, address)?;
-    let mut call = cx.call;
-    call.args[1] = slot.address;
-    cx.finish_run(call).await
 }
 
 /// The address that the kernel is to get in place of a path of the view; `None` if the guest's own will do.
@@ -275,6 +391,7 @@ async fn virtual_address(
             let bound = cx.hv.bound.borrow();
             let found = bound
                 .iter()
+                .rev()
                 .find(|b| b.dev == place.mount.dev() && b.node.id() == place.node().id());
             match found {
                 Some(bound) => Ok(Some((bound.address(), None))),

@@ -62,10 +62,11 @@ impl Stream {
 
 /// After a read, before its reply: a guest that is told of more and reads again would wait in vain.
 pub fn refresh(file: &OpenFile) {
-    let stream = file.stream.borrow();
-    let stream = stream.as_ref().and_then(|(stream, _)| stream.downcast_ref::<Stream>());
-    if let (Some(stream), Some(file)) = (stream.filter(|stream| stream.readable.get()), &file.file) {
-        stream.show(file.ready(None));
+    let Some(served) = &file.file else { return };
+    let streams = file.streams.borrow();
+    let shown = streams.iter().filter_map(|(stream, _)| stream.downcast_ref::<Stream>());
+    for stream in shown.filter(|stream| stream.readable.get()) {
+        stream.show(served.ready(None));
     }
 }
 
@@ -89,13 +90,13 @@ pub async fn connect(cx: &Ctx, file: &Rc<OpenFile>) -> Result<i32, Errno> {
 
 /// The guest's end of a file's socket, made here if there is none yet, for an engine that can hand it over.
 pub fn local_end(cx: &Ctx, file: &Rc<OpenFile>) -> Option<OwnedFd> {
-    if file.stream.borrow().is_none() {
+    if file.streams.borrow().is_empty() {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).ok()?;
         start(cx, file, Stream::new(ours, theirs));
     }
-    let stream = file.stream.borrow();
-    let (stream, _) = stream.as_ref()?;
+    let streams = file.streams.borrow();
+    let (stream, _) = streams.first()?;
     stream.downcast_ref::<Stream>()?.theirs.try_clone().ok()
 }
 
@@ -107,7 +108,7 @@ fn start(cx: &Ctx, file: &Rc<OpenFile>, stream: Stream) {
         .executor
         .spawn(follow(Rc::downgrade(file), Rc::downgrade(&stream), gone.clone()))
         .detach();
-    file.stream.replace(Some((stream, gone)));
+    file.streams.borrow_mut().push((stream, gone));
 }
 
 /// Connects the guest's socket to ours, and has the guest send us a copy of its end.

@@ -24,8 +24,8 @@ pub struct OpenFile {
     pub created: Cell<bool>,
     /// Entries that were read ahead of what getdents(2) had room for, with the cookie they follow.
     pub entries: RefCell<(u64, Vec<DirEntry>)>,
-    /// The placeholder's socket, where the guest polls it, and what tells its driver that it is over.
-    pub stream: RefCell<Option<StreamEnd>>,
+    /// The placeholders' sockets, where guests poll it, and what tells the driver of each that it is over.
+    pub streams: RefCell<Vec<StreamEnd>>,
     /// The descriptor in the guest is the file itself, not a placeholder: what keeps it in being.
     native: Option<Rc<dyn std::any::Any>>,
     _use: MountUse,
@@ -36,7 +36,7 @@ pub type StreamEnd = (Rc<dyn std::any::Any>, Rc<Flag>);
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if let Some((_, gone)) = self.stream.take() {
+        for (_, gone) in self.streams.take() {
             gone.raise();
         }
     }
@@ -73,7 +73,7 @@ impl OpenFile {
             flags: Cell::new(flags),
             created: Cell::new(false),
             entries: RefCell::new((0, Vec::new())),
-            stream: RefCell::new(None),
+            streams: RefCell::default(),
             native,
             _use,
         }

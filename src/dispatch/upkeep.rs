@@ -1,0 +1,48 @@
+//! Files that come out of use without a call that umvu catches: they are mapped no more, or a message with their
+//! descriptor is thrown away. As long as there may be such, they are looked for from time to time.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::abi::RawCall;
+use crate::hypervisor::Hypervisor;
+
+use super::{Ctx, mem, socket};
+
+/// How long a file may stay open in vain.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// From now on they are looked for.
+pub fn look_after(hv: &Rc<Hypervisor>) {
+    if hv.looked_after.replace(true) {
+        return;
+    }
+    let work = {
+        let hv = hv.clone();
+        async move {
+            while hv.looked_after.get() {
+                hv.timers.until(hv.now() + LOOK_AGAIN).await;
+                close_unused(&hv).await;
+                hv.looked_after.set(is_needed(&hv));
+            }
+        }
+    };
+    hv.executor.spawn(work).detach();
+}
+
+fn is_needed(hv: &Hypervisor) -> bool {
+    let tasks = hv.tasks.borrow();
+    let mapped = tasks.values().any(|task| !task.mm().mapped.borrow().is_empty());
+    mapped || !hv.travelling.borrow().is_empty()
+}
+
+/// Closes what is out of use by now.
+pub async fn close_unused(hv: &Rc<Hypervisor>) {
+    socket::forget_arrived(hv);
+    socket::forget_closed(hv);
+    let tasks: Vec<_> = hv.tasks.borrow().values().cloned().collect();
+    for task in tasks {
+        let cx = Ctx::new(hv.clone(), task.clone(), RawCall::default());
+        mem::close_unmapped(&cx, &task).await;
+    }
+}

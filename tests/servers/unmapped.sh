@@ -1,0 +1,32 @@
+# A mapping keeps its file open, and the mount busy, as long as it lasts and no longer.
+serve
+head -c 5000 /dev/zero > mnt/f; say counts > /dev/null
+python3 -c '
+import mmap, os, subprocess, time
+def counts():
+    open("mnt/.control", "w").write("counts")
+    text = open("mnt/.control").read().split()
+    open("mnt/.control", "w").write("clear")
+    return int(text[1]) - int(text[5])
+def released():
+    end = time.time() + 10
+    while counts(): assert time.time() < end; time.sleep(0.02)
+    return "released"
+def umount(): return subprocess.run(["umount", "mnt"], stderr=subprocess.DEVNULL).returncode
+def mapped():
+    fd = os.open("mnt/f", os.O_RDWR)
+    m = mmap.mmap(fd, 5000); os.close(fd)
+    return m
+m = mapped(); n = mapped()
+m[0:5] = b"first"; n[10:15] = b"other"
+time.sleep(0.6); print(counts(), umount())
+m.close(); time.sleep(0.6); print(counts() > 0, umount())
+n.close(); print(released(), open("mnt/f", "rb").read(15))
+m = mapped()
+if os.fork() == 0: time.sleep(1); os._exit(m[0] != ord("f"))
+m.close(); time.sleep(0.5); print(counts(), umount())
+print(os.wait()[1], released())
+m = mapped(); m[20:25] = b"again"; m.close(); print(umount())
+time.sleep(1)
+'
+wait $server; echo "server: $?"
