@@ -28,3 +28,11 @@ serve
 mkdir mnt/many; for n in $(seq 300); do : > mnt/many/$n; done; ls mnt/many | wc -l
 say entry many > /dev/null; balanced
 unserve
+echo "# what has lost its name is not kept, though its content could be"
+serve --open-flags 2
+for n in a b c; do echo $n > mnt/$n; cat mnt/$n; done
+rm mnt/a
+until say known | grep -qv ' a'; do sleep 0.02; done
+say known
+rm mnt/b mnt/c; balanced
+unserve

@@ -184,6 +184,15 @@ impl FuseFs {
         }
     }
 
+    /// A file has lost its last name: nobody will open it again, and the server may use its number anew.
+    pub fn keep_no_longer(&self, node: &Node) {
+        let kept = self.closed.take();
+        let (gone, others): (VecDeque<_>, VecDeque<_>) =
+            kept.into_iter().partition(|other| std::ptr::eq(&**other, node));
+        self.closed.replace(others);
+        drop(gone);
+    }
+
     /// NOTIFY_PRUNE: nothing that only waits to be used again keeps these files.
     pub fn prune(&self, nodeids: &[u64]) {
         let closed = self.closed.take().into_iter();

@@ -390,7 +390,7 @@ impl Node {
             return;
         };
         content.unshare();
-        match keep {
+        match keep && self.known().nlink > 0 {
             true => self.fs.keep_closed(self.clone()),
             false => self.drop_content_if_closed(),
         }

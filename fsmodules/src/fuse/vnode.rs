@@ -257,6 +257,9 @@ impl Node {
             attr.nlink.saturating_sub(1)
         };
         self.changed(attr, std::time::Duration::ZERO);
+        if self.known().nlink == 0 {
+            self.fs.keep_no_longer(self);
+        }
     }
 
     async fn remove(&self, cx: Cx<'_>, name: &Name, directory: bool) -> Result<(), Errno> {
