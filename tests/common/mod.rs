@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tempfile::TempDir;
 
@@ -37,25 +37,33 @@ pub fn assert_same(view: &Output, kernel: &Output) {
     );
 }
 
-/// A directory with copies of the programs, which every user can reach.
-fn programs() -> &'static Path {
-    static PROGRAMS: OnceLock<TempDir> = OnceLock::new();
-    PROGRAMS
-        .get_or_init(|| {
-            let dir = tempfile::tempdir().unwrap();
-            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-            let built = Path::new(env!("CARGO_BIN_EXE_umvu")).parent().unwrap();
-            for name in ["umvu", "umvu-memfs", "umvu-archivefs", "umvu-testfs"] {
-                fs::copy(built.join(name), dir.path().join(name))
-                    .unwrap_or_else(|e| panic!("{name} is missing ({e}): run `cargo test --workspace`"));
-            }
-            dir
-        })
-        .path()
+/// A directory with the programs, which every user can reach. It is there as long as somebody has it: what a `static`
+/// owns would stay behind.
+fn programs() -> Arc<TempDir> {
+    static PROGRAMS: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+    let mut shared = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(programs) = shared.upgrade() {
+        return programs;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let built = Path::new(env!("CARGO_BIN_EXE_umvu")).parent().unwrap();
+    for name in ["umvu", "umvu-memfs", "umvu-archivefs", "umvu-testfs"] {
+        let (from, to) = (built.join(name), dir.path().join(name));
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .unwrap_or_else(|e| panic!("{name} is missing ({e}): run `cargo test --workspace`"));
+    }
+    let programs = Arc::new(dir);
+    *shared = Arc::downgrade(&programs);
+    programs
 }
 
 /// A working directory of the ordinary user, removed at the end.
-pub struct Work(TempDir);
+pub struct Work {
+    dir: TempDir,
+    programs: Arc<TempDir>,
+}
 
 impl Work {
     pub fn new() -> Work {
@@ -66,11 +74,12 @@ impl Work {
                 std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
             }
         }
-        Work(dir)
+        let programs = programs();
+        Work { dir, programs }
     }
 
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.dir.path()
     }
 
     pub fn mountpoint(&self) -> PathBuf {
@@ -87,7 +96,10 @@ impl Work {
             .env("LC_ALL", "C")
             .env(
                 "PATH",
-                format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", programs().display()),
+                format!(
+                    "{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+                    self.programs.path().display()
+                ),
             )
             .envs(std::env::var("UMVU_ENGINE").map(|engine| ("UMVU_ENGINE", engine)))
             .stdin(Stdio::null());
