@@ -4,7 +4,6 @@ mod common;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use common::{Running, Work, compare, is_root, on_kernel, stdout, text};
 
@@ -140,22 +139,6 @@ fn a_bind_over_the_root_is_seen_by_who_enters_it() {
 
 /// A root tree with a shell, some programs and their libraries, copied from this machine.
 fn tree(work: &Work) {
-    static MADE: OnceLock<Work> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let work = Work::new();
-        make_tree(&work);
-        work
-    });
-    let copied = work
-        .command("cp")
-        .arg("-a")
-        .arg(made.path().join("tree"))
-        .arg(".")
-        .status();
-    assert!(copied.unwrap().success());
-}
-
-fn make_tree(work: &Work) {
     let script = "mkdir -p tree/bin tree/etc tree/tmp tree/dev tree/proc tree/sys tree/sub/dir && cd tree && \
         for p in sh cat ls readlink mkdir ln stat id chown chmod mknod touch rm su env head grep; do \
           path=$(readlink -f $(command -v $p)); cp $path bin/$p; \
