@@ -29,12 +29,13 @@ pub fn has_kernel_fuse(test: &str) -> bool {
 /// What a script said in a view and on the kernel must be the same.
 #[track_caller]
 pub fn assert_same(view: &Output, kernel: &Output) {
-    assert_eq!(stdout(view), stdout(kernel), "left: in the view; right: the kernel");
+    let (seen, told) = (text(&view.stderr), text(&kernel.stderr));
     assert_eq!(
-        text(&view.stderr),
-        text(&kernel.stderr),
-        "left: in the view; right: the kernel"
+        stdout(view),
+        stdout(kernel),
+        "left: in the view; right: the kernel; their stderr: {seen:?} and {told:?}"
     );
+    assert_eq!(seen, told, "left: in the view; right: the kernel");
 }
 
 /// A directory with the programs, which every user can reach. It is there as long as somebody has it: what a `static`
