@@ -2,17 +2,8 @@
 serve
 mkdir mnt/a mnt/b; echo in a > mnt/a/f; echo in b > mnt/b/f
 python3 -c '
-import os, socket, subprocess, time
-def counts():
-    open("mnt/.control", "w").write("counts")
-    text = open("mnt/.control").read().split()
-    open("mnt/.control", "w").write("clear")
-    return int(text[1]) - int(text[5])
-def released():
-    end = time.time() + 10
-    while counts(): assert time.time() < end; time.sleep(0.02)
-    return "released"
-def umount(): return subprocess.run(["umount", "mnt"], stderr=subprocess.DEVNULL).returncode
+import os, socket, time
+from served import *
 def send(to, *paths, flags=os.O_RDONLY):
     fds = [os.open(path, flags) for path in paths]
     socket.send_fds(to, [b"x"], fds)

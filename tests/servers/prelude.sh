@@ -19,3 +19,17 @@ balanced() {
     done
     echo balanced
 }
+# For Python: how many files the server has open, when they are released, and whether the mount is busy.
+cat > served.py <<'P'
+import os, subprocess, time
+def counts():
+    open("mnt/.control", "w").write("counts")
+    text = open("mnt/.control").read().split()
+    open("mnt/.control", "w").write("clear")
+    return int(text[1]) - int(text[5])
+def released():
+    end = time.time() + 10
+    while counts(): assert time.time() < end; time.sleep(0.02)
+    return "released"
+def umount(): return subprocess.run(["umount", "mnt"], stderr=subprocess.DEVNULL).returncode
+P

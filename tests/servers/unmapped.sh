@@ -2,17 +2,8 @@
 serve
 head -c 5000 /dev/zero > mnt/f; say counts > /dev/null
 python3 -c '
-import mmap, os, subprocess, time
-def counts():
-    open("mnt/.control", "w").write("counts")
-    text = open("mnt/.control").read().split()
-    open("mnt/.control", "w").write("clear")
-    return int(text[1]) - int(text[5])
-def released():
-    end = time.time() + 10
-    while counts(): assert time.time() < end; time.sleep(0.02)
-    return "released"
-def umount(): return subprocess.run(["umount", "mnt"], stderr=subprocess.DEVNULL).returncode
+import mmap, os, time
+from served import *
 def mapped():
     fd = os.open("mnt/f", os.O_RDWR)
     m = mmap.mmap(fd, 5000); os.close(fd)
