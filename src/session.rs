@@ -19,7 +19,7 @@ use crate::dispatch::{self, Ctx};
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
 use crate::task::{Fs, Task};
-use crate::trap::{EndSignal, Event, Reply, Tid, WaitStatus};
+use crate::trap::{self, EndSignal, Event, Reply, Tid, WaitStatus};
 
 /// A thread whose call the kernel is running for us is looked at again after this.
 const PARK_AGAIN: Duration = Duration::from_millis(10);
@@ -367,8 +367,8 @@ fn send(pid: Tid, signal: i32) {
 }
 
 fn umask_of(tid: Tid) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok())
+    let shown = trap::status_field(tid, "Umask:");
+    shown
+        .and_then(|text| u32::from_str_radix(&text, 8).ok())
         .unwrap_or(0o22)
 }

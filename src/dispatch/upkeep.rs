@@ -1,6 +1,7 @@
 //! Files that come out of use without a call that umvu catches: they are mapped no more, or a message with their
 //! descriptor is thrown away. As long as there may be such, they are looked for from time to time.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,8 +41,15 @@ fn is_needed(hv: &Hypervisor) -> bool {
 pub async fn close_unused(hv: &Rc<Hypervisor>) {
     socket::forget_arrived(hv);
     socket::forget_closed(hv);
-    let tasks: Vec<_> = hv.tasks.borrow().values().cloned().collect();
-    for task in tasks {
+    // One thread of each address space: they share its mappings.
+    let tasks: HashMap<_, _> = {
+        let tasks = hv.tasks.borrow();
+        tasks
+            .values()
+            .map(|task| (Rc::as_ptr(&task.mm()), task.clone()))
+            .collect()
+    };
+    for task in tasks.into_values() {
         let cx = Ctx::new(hv.clone(), task.clone(), RawCall::default());
         mem::close_unmapped(&cx, &task).await;
     }

@@ -18,7 +18,7 @@ pub use filter::{added_filter, ids_filter};
 pub use memory::{GuestMemory, Memory};
 pub use spawn::{SpawnError, SpawnSpec, be_traced, control_call, exec_path, probe};
 pub use sys::{EndSignal, file_size_limit, ignore_background_stops, signal_thread};
-pub use tracer::Tracer;
+pub use tracer::{Tracer, status_field};
 
 use std::fmt;
 

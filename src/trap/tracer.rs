@@ -590,7 +590,8 @@ fn signals(tid: Tid, name: &str) -> Option<u64> {
     u64::from_str_radix(&status_field(tid, name)?, 16).ok()
 }
 
-fn status_field(tid: Tid, name: &str) -> Option<String> {
+/// A line of `/proc/TID/status` by its name, with the colon (proc(5)).
+pub fn status_field(tid: Tid, name: &str) -> Option<String> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().to_owned())

@@ -186,18 +186,19 @@ impl FuseFs {
 
     /// A file has lost its last name: nobody will open it again, and the server may use its number anew.
     pub fn keep_no_longer(&self, node: &Node) {
-        let kept = self.closed.take();
-        let (gone, others): (VecDeque<_>, VecDeque<_>) =
-            kept.into_iter().partition(|other| std::ptr::eq(&**other, node));
-        self.closed.replace(others);
-        drop(gone);
+        drop(self.take_closed(|other| std::ptr::eq(other, node)));
+    }
+
+    /// What is taken is dropped by the caller, and not while the list is borrowed: a dying node sends FORGET.
+    fn take_closed(&self, unwanted: impl Fn(&Node) -> bool) -> VecDeque<Rc<Node>> {
+        let (taken, kept) = self.closed.take().into_iter().partition(|node| unwanted(node));
+        self.closed.replace(kept);
+        taken
     }
 
     /// NOTIFY_PRUNE: nothing that only waits to be used again keeps these files.
     pub fn prune(&self, nodeids: &[u64]) {
-        let closed = self.closed.take().into_iter();
-        let (pruned, kept): (VecDeque<_>, VecDeque<_>) = closed.partition(|node| nodeids.contains(&node.nodeid()));
-        self.closed.replace(kept);
+        let pruned = self.take_closed(|node| nodeids.contains(&node.nodeid()));
         pruned.iter().for_each(|node| node.drop_content_if_closed());
         self.nodes().iter().for_each(|dir| dir.prune(nodeids));
     }
