@@ -3,6 +3,8 @@ import math
 from dataclasses import dataclass
 from html import escape
 
+import benchscale
+
 COLUMNS = ("native", "no mount", "kernel", "ptrace", "notify", "proot", "fakeroot")
 TITLES = {"native": "native", "no mount": "umvu, no mount", "kernel": "kernel FUSE", "ptrace": "umvu ptrace",
           "notify": "umvu notify", "proot": "proot", "fakeroot": "fakeroot"}
@@ -18,17 +20,29 @@ class Result:
     def ratio(self, place, base):
         if place == base or base not in self.medians or place not in self.medians or self.row.unit != "time":
             return None
+        if self.grows():
+            return None
         return self.medians[place] / self.medians[base]
+
+    def grows(self):
+        return any(isinstance(median, benchscale.Growth) for median in self.medians.values())
+
+    def growth(self, place):
+        return self.medians[place].then / self.medians[place].before
 
     def base(self):
         """What the row is compared with first."""
         return self.row.target[0] if self.row.target else "kernel" if "kernel" in self.row.places else "native"
 
     def noisy(self, place):
-        return self.spread[place] > 0.25 * self.medians[place]
+        median, spread = self.medians[place], self.spread[place]
+        pairs = zip(median, spread) if self.grows() else [(median, spread)]
+        return any(spread > 0.25 * median for median, spread in pairs)
 
     def met(self, place):
         """Does this place reach the target? None: it cannot be told."""
+        if self.row.growth and place in self.medians:
+            return self.growth(place) <= self.row.growth
         if not self.row.target or place not in self.medians:
             return None
         base, factor, more = self.row.target
@@ -37,7 +51,7 @@ class Result:
 
 def amount(value, unit):
     if unit == "bytes":
-        return f"{value / (1 << 20):.1f} MiB"
+        return f"{value / (1 << 20):.1f} MiB" if value >= 1 << 19 else f"{value / (1 << 10):.1f} KiB"
     for name, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if value >= scale:
             return f"{three(value / scale)} {name}"
@@ -54,6 +68,8 @@ def times(ratio):
 
 
 def target_text(result):
+    if result.row.growth:
+        return f"grows ≤ {result.row.growth:g} ×"
     if not result.row.target:
         return ""
     base, factor, more = result.row.target
@@ -66,8 +82,13 @@ def cell(result, place):
         return ""
     if place not in result.medians:
         return "–"
-    text = ("~" if result.noisy(place) else "") + amount(result.medians[place], result.row.unit)
-    ratios = []
+    median, ratios = result.medians[place], []
+    if result.grows():
+        text = " → ".join(amount(value, result.row.unit) for value in median)
+        ratios.append(times(result.growth(place)))
+    else:
+        text = amount(median, result.row.unit)
+    text = ("~" if result.noisy(place) else "") + text
     for base, name in (("kernel", "kernel"), ("native", "native")) if place != "native" else ():
         # Where the kernel's FUSE is there to be compared with, it is named; else native is meant.
         if (ratio := result.ratio(place, base)) is not None:
@@ -78,18 +99,18 @@ def cell(result, place):
 
 
 def tables(results):
-    """(title, columns, results): rows on the host's files, rows on a FUSE mount."""
-    for title, served in (("On the host's own files", False), ("On FUSE mounts", True)):
-        part = [result for result in results if ("kernel" in result.row.places) == served]
-        columns = [name for name in COLUMNS if any(name in result.row.places for result in part)]
-        if part:
-            yield title, columns, part
+    """(title, columns, results)"""
+    for title in dict.fromkeys(result.row.table for result in results):
+        part = [result for result in results if result.row.table == title]
+        yield title, [name for name in COLUMNS if any(name in result.row.places for result in part)], part
 
 
 def lines(columns, part):
-    yield ["", *(TITLES[name] for name in columns), "target"]
-    for result in part:
-        yield [result.row.title, *(cell(result, name) for name in columns), target_text(result)]
+    targets = [target_text(result) for result in part]
+    aimed = any(targets)
+    yield ["", *(TITLES[name] for name in columns), *(["target"] if aimed else [])]
+    for result, target in zip(part, targets):
+        yield [result.row.title, *(cell(result, name) for name in columns), *([target] if aimed else [])]
 
 
 def reasons(results):
@@ -106,7 +127,8 @@ def reasons(results):
 def legend():
     return (
         "Medians. In brackets the ratio to native or to kernel FUSE. ✓ and ✗: target met or missed. "
-        "~: the rounds differed by more than a quarter either way."
+        "~: the rounds differed by more than a quarter either way. "
+        "→: what it costs before there is much of something, and then; in brackets by how much it has grown."
     )
 
 
@@ -137,13 +159,20 @@ LEFT, WIDTH, BAR, GAP = 390, 560, 9, 8
 COLOURS = {"no mount": "#7a9e7e", "ptrace": "#c58b4b", "notify": "#3b6ea5", "proot": "#b0b0b0"}
 
 
+def bars_of(result):
+    """(place, ratio): to what the row is compared with, or then to before."""
+    for place in COLOURS:
+        if place in result.medians:
+            ratio = result.growth(place) if result.grows() else result.ratio(place, result.base())
+            if ratio:
+                yield place, ratio
+
+
 def svg(facts, results):
     """Bars from 1× to the left (faster) or to the right (slower), on a logarithmic scale; a tick at each target."""
     shown = []
     for result in results:
-        bars = [(place, result.ratio(place, result.base())) for place in COLOURS if place in result.row.places]
-        bars = [(place, ratio) for place, ratio in bars if ratio]
-        if bars:
+        if bars := list(bars_of(result)):
             shown.append((result, bars))
     if not shown:
         return '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>\n'
@@ -157,7 +186,7 @@ def svg(facts, results):
     out, y = [], 64
     for result, bars in shown:
         middle = y + len(bars) * (BAR + 1) / 2 + 4
-        label = f"{result.row.title} ÷ {TITLES[result.base()]}"
+        label = result.row.title + (" (growth)" if result.grows() else f" ÷ {TITLES[result.base()]}")
         out.append(f'<text x="{LEFT - 8}" y="{middle:.0f}" text-anchor="end">{escape(label)}</text>')
         top = y
         for place, ratio in bars:
@@ -166,8 +195,8 @@ def svg(facts, results):
                        f'fill="{COLOURS[place]}"><title>{TITLES[place]}: {times(ratio)}</title></rect>')
             out.append(f'<text x="{max(end, x(1)) + 4:.1f}" y="{y + BAR - 1}" class="n">{times(ratio)}</text>')
             y += BAR + 1
-        if result.row.target and not result.row.target[2]:
-            at = x(min(max(result.row.target[1], 10**low), 10**high))
+        if target := result.row.growth or result.row.target and not result.row.target[2] and result.row.target[1]:
+            at = x(min(max(target, 10**low), 10**high))
             out.append(f'<path d="M{at:.1f} {top - 1}V{y}" stroke="#c33" stroke-width="2"/>')
         y += GAP
     grid = []

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Optional
 
+HOST, FUSE = "On the host's own files", "On FUSE mounts"
 REAL = ("native", "no mount", "ptrace", "notify", "proot")
 VIEWS = ("native", "ptrace", "notify", "proot")
 SERVED = ("native", "kernel", "ptrace", "notify")
@@ -24,6 +25,14 @@ class Row:
     first: int = 0
     #: (place it is compared with, factor, amount more in ns)
     target: Optional[tuple] = None
+    #: by how much it may grow (`benchscale.Growth`)
+    growth: Optional[float] = None
+    warm_up: bool = True
+    #: the title of its table
+    table: str = ""
+
+    def __post_init__(self):
+        self.table = self.table or (FUSE if "kernel" in self.places else HOST)
 
 
 def guest(place, words, limit=120):
