@@ -16,9 +16,9 @@ use fsmodules::ids::{Creds, IdMap, Owners};
 use fuse_compat::kernel::Clock;
 
 use crate::abi::RawCall;
-use crate::dispatch::Copies;
 use crate::dispatch::fifo::Fifos;
 use crate::dispatch::socket::Travelling;
+use crate::dispatch::{Agents, Copies};
 use crate::door::Door;
 use crate::rt::Timers;
 use crate::task::Task;
@@ -36,6 +36,7 @@ pub struct Hypervisor {
     pub executor: LocalExecutor<'static>,
     pub timers: Rc<Timers>,
     pub trace: Trace,
+    pub agents: Agents,
     /// The view's name, for `umvu exec` and `umvu ps`.
     pub name: RefCell<String>,
     /// Where others knock who want to enter the view or to know of it.
@@ -101,6 +102,7 @@ impl Hypervisor {
             executor: LocalExecutor::new(),
             timers: Rc::default(),
             trace,
+            agents: Agents::default(),
             name: RefCell::new(name),
             door: RefCell::new(door),
             travelling: RefCell::default(),

@@ -174,7 +174,9 @@ impl Session {
             Event::Signal { tid } => self.with(tid, |task| task.signal.raise()),
             Event::Created { parent, child, flags } => {
                 if let Some(parent) = self.hv.task(parent) {
-                    self.hv.tasks.borrow_mut().insert(child, parent.cloned(child, flags));
+                    let task = parent.cloned(child, flags);
+                    dispatch::forked(&self.hv, &task);
+                    self.hv.tasks.borrow_mut().insert(child, task);
                 }
             }
             Event::Exec { tid, former } => self.executed(tid, former),
@@ -342,6 +344,7 @@ async fn serve(cx: Ctx) {
     if let Some((shown, begun)) = shown {
         cx.hv.trace.end(&cx, shown, &reply, cx.hv.now() - begun);
     }
+    dispatch::keep_up(&cx, reply).await;
     cx.task.end_call();
     cx.hv.tracer.borrow_mut().reply(cx.task.tid.get(), reply);
 }

@@ -74,6 +74,11 @@ fn children() {
 }
 
 #[test]
+fn paths() {
+    compare("python3", "paths.py");
+}
+
+#[test]
 fn threads() {
     compare("python3", "threads.py");
 }

@@ -32,6 +32,11 @@ impl Regs {
         self.0.rip = address;
     }
 
+    /// At the entry of a call: where it returns to.
+    pub fn call_end(&self) -> u64 {
+        self.0.rip
+    }
+
     /// The result of a call that has been made.
     pub fn result(&self) -> i64 {
         self.0.rax as i64
@@ -49,6 +54,11 @@ impl Regs {
         self.0.rax = how as u64;
         // Left as a mark: every call changes this register.
         self.0.rcx = 0;
+    }
+
+    /// Has a signal interrupted a call, which the kernel's signal code makes again or ends (`-ERESTARTSYS` and its like)?
+    pub fn is_interrupted(&self) -> bool {
+        self.0.orig_rax as i64 >= 0 && (-516..=-512).contains(&(self.0.rax as i64))
     }
 
     /// Is it [`Regs::set_interrupted`] that has set the result, and not the kernel?

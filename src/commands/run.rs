@@ -43,6 +43,9 @@ pub struct Run {
     /// How calls are caught: auto, ptrace (works everywhere) or notify (fast, Linux 5.19 and newer)
     #[arg(long, value_name = "ENGINE", default_value = "auto", env = "UMVU_ENGINE")]
     engine: Engine,
+    /// Catch each call on a path, also where it can touch nothing virtual: slower, and nothing is put into programs
+    #[arg(long)]
+    no_agent: bool,
     /// How long filesystems may take to end after the command
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=86_400))]
     grace: u64,
@@ -115,6 +118,9 @@ impl Run {
         fit_out(&mounts, &modules);
         let hv = Hypervisor::new(tracer, mounts, modules, name, door, trace)
             .map_err(|e| Failure::new(format!("cannot start: {}", io_text(&e))))?;
+        if self.no_agent {
+            hv.agents.switch_off();
+        }
         Ok(Session::new(hv, main, Duration::from_secs(self.grace)).run())
     }
 }
@@ -136,6 +142,7 @@ pub fn serve(spec: MountSpec, name: Option<String>) -> Outcome {
         name,
         trace: None,
         engine: Engine::default(),
+        no_agent: false,
         grace: 10,
         command,
     };

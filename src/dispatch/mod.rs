@@ -4,6 +4,7 @@
 //! session applies it. Calls on files of the host pass through to the kernel, with the path rewritten where the view
 //! shows the file elsewhere.
 
+mod agent;
 mod context;
 mod copy;
 mod dir;
@@ -34,6 +35,7 @@ mod xattr;
 
 pub mod control;
 
+pub use agent::{Agents, forked, keep_up};
 pub use context::Ctx;
 pub use elf::Copies;
 pub use exec::executed;
@@ -139,6 +141,7 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_execveat => exec::execveat(cx).await,
 
         libc::SYS_prctl => process::prctl(cx).await,
+        libc::SYS_seccomp => process::seccomp(cx).await,
         libc::SYS_umask => process::umask(cx).await,
         libc::SYS_setuid
         | libc::SYS_setgid

@@ -13,6 +13,12 @@ pub async fn umask(cx: &Ctx) -> Result<Reply, Errno> {
     Ok(Reply::Passthrough)
 }
 
+/// A process that has filters of its own expects no calls that it does not make itself: its agent has to rest.
+pub async fn seccomp(cx: &Ctx) -> Result<Reply, Errno> {
+    cx.task.process().filtered.set(true);
+    Ok(Reply::Passthrough)
+}
+
 /// A process that forbids tracing (`PR_SET_DUMPABLE`, as sftp-server and ssh-agent do) would lock us out of its memory:
 /// the kernel lets an unprivileged tracer read it only as long as it is dumpable. It is told what it expects.
 pub async fn prctl(cx: &Ctx) -> Result<Reply, Errno> {
@@ -24,6 +30,7 @@ pub async fn prctl(cx: &Ctx) -> Result<Reply, Errno> {
         }
         (libc::PR_GET_DUMPABLE, _) => Ok(Reply::Return(mm.dumpable.get().into())),
         (CONTROL_OPTION, _) => control::call(cx).await,
+        (libc::PR_SET_SECCOMP, _) => seccomp(cx).await,
         _ => super::ids::prctl(cx).await,
     }
 }

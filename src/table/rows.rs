@@ -337,7 +337,7 @@ pub static TABLE: &[Entry] = &[
     row(314, "sched_setattr", &[], Treat::Pass(PROCESS)),
     row(315, "sched_getattr", &[], Treat::Pass(PROCESS)),
     row(316, "renameat2", &[DirFd, Path, DirFd, Path, Flags], Treat::Serve(Always)),
-    row(317, "seccomp", &[], Treat::Pass(PROCESS)),
+    row(317, "seccomp", &[Int, Flags, Ptr], Treat::Serve(Always)),
     row(318, "getrandom", &[], Treat::Pass(SYSTEM)),
     row(319, "memfd_create", &[], Treat::Pass(KERNEL_FDS)),
     row(320, "kexec_file_load", &[], Treat::Pass(SYSTEM)),

@@ -1,9 +1,11 @@
 //! Address spaces: scratch memory in the guest, and what is mapped from virtual files.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::OpenFile;
+use crate::agent::Knows;
 
 /// Room for two paths.
 pub const SLOT_LEN: u64 = 8192;
@@ -19,6 +21,22 @@ pub struct Mm {
     pub mapped: RefCell<Vec<Rc<OpenFile>>>,
     /// What `PR_SET_DUMPABLE` has set.
     pub dumpable: Cell<bool>,
+    pub agent: RefCell<Option<Agent>>,
+    /// Calls on paths that the agent might have spared.
+    pub path_calls: Cell<u32>,
+    /// Where such calls return to that have been looked at.
+    pub sites: RefCell<HashSet<u64>>,
+}
+
+/// The agent in an address space.
+#[derive(Clone)]
+pub struct Agent {
+    pub address: u64,
+    /// How many of its slots are taken.
+    pub used: usize,
+    /// What it has been told.
+    pub knows: Knows,
+    pub generation: u32,
 }
 
 impl Mm {
@@ -27,6 +45,9 @@ impl Mm {
             free: RefCell::new(Vec::new()),
             mapped: RefCell::new(Vec::new()),
             dumpable: Cell::new(true),
+            agent: RefCell::new(None),
+            path_calls: Cell::new(0),
+            sites: RefCell::default(),
         })
     }
 
@@ -38,6 +59,9 @@ impl Mm {
             free: RefCell::new(self.free.borrow().clone()),
             mapped: RefCell::new(mapped),
             dumpable: Cell::new(self.dumpable.get()),
+            agent: RefCell::new(self.agent.borrow().clone()),
+            path_calls: Cell::new(self.path_calls.get()),
+            sites: RefCell::new(self.sites.borrow().clone()),
         })
     }
 

@@ -10,7 +10,7 @@ mod openfile;
 
 pub use files::{FdEntry, Files};
 pub use ids::read_ids;
-pub use mm::{AREA_LEN, Mm, SLOT_LEN, Slot as ScratchSlot};
+pub use mm::{AREA_LEN, Agent, Mm, SLOT_LEN, Slot as ScratchSlot};
 pub use openfile::OpenFile;
 
 use std::cell::{Cell, RefCell};
@@ -71,6 +71,8 @@ pub struct Process {
     pub level: Cell<FdLevel>,
     /// Its filters catch calls on ids and owners, as needed where ids are virtual.
     pub ids_caught: Cell<bool>,
+    /// It has filters of its own.
+    pub filtered: Cell<bool>,
 }
 
 /// An exec in progress.
@@ -128,6 +130,7 @@ impl Task {
             running: RefCell::new(None),
             level: Cell::new(FdLevel::default()),
             ids_caught: Cell::new(false),
+            filtered: Cell::new(false),
             home: RefCell::new(None),
         };
         Rc::new(Task {
@@ -162,6 +165,7 @@ impl Task {
                 running: RefCell::new(process.running.borrow().clone()),
                 level: Cell::new(process.level.get()),
                 ids_caught: Cell::new(process.ids_caught.get()),
+                filtered: Cell::new(process.filtered.get()),
                 home: RefCell::new(None),
             })
         };

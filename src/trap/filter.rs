@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::host::Refusals;
+use crate::agent;
 use crate::table::{self, AGAIN_CALL, AGAIN_MARK, Catch, FdLevel, PLACEHOLDERS, Treat};
 
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -63,6 +64,8 @@ impl Delivery {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
     Return(u32),
+    /// The verdict, unless the agent makes the call.
+    Path(u32),
     /// The verdict, if one of these arguments can be a virtual descriptor.
     Fds(Catch, u32),
 }
@@ -110,7 +113,7 @@ pub fn added_filter(level: FdLevel) -> Vec<u8> {
     ];
     let low = |nr| match action(nr, TRACE) {
         fds @ Action::Fds(..) => fds,
-        Action::Return(_) => Action::Return(ALLOW),
+        Action::Return(_) | Action::Path(_) => Action::Return(ALLOW),
     };
     let low_numbers = 0..level.bound();
     tree(
@@ -150,6 +153,7 @@ fn action(nr: u32, caught: u32) -> Action {
         None => Action::Return(ERRNO | libc::ENOSYS as u32),
         Some(Treat::Pass(_)) => Action::Return(ALLOW),
         Some(Treat::Refuse(errno, _)) => Action::Return(ERRNO | errno.raw() as u32),
+        Some(Treat::Serve(Catch::Always)) if agent::CALLS.contains(&nr.into()) => Action::Path(caught),
         Some(Treat::Serve(Catch::Always)) => Action::Return(caught),
         Some(Treat::Serve(Catch::Ids)) => Action::Return(ALLOW),
         Some(Treat::Serve(catch)) => Action::Fds(catch, caught),
@@ -190,6 +194,7 @@ fn tree(ranges: &[(u32, Action)], leaf: &mut impl FnMut(Action) -> Program, code
 fn leaf(action: Action, caught: &[Range<u32>]) -> Program {
     let (catch, verdict) = match action {
         Action::Return(value) => return judge(value),
+        Action::Path(verdict) => return [agents_own(), judge(verdict)].concat(),
         Action::Fds(catch, verdict) => (catch, verdict),
     };
     let verdict = judge(verdict);
@@ -209,6 +214,18 @@ fn leaf(action: Action, caught: &[Range<u32>]) -> Program {
     }
     code.push(op(RETURN, ALLOW));
     code
+}
+
+/// Lets calls pass that carry [`agent::PASS`].
+fn agents_own() -> Program {
+    const LAST_ARG: u32 = ARGS + 8 * 5;
+    vec![
+        op(LOAD, LAST_ARG),
+        branch(JUMP_EQ, agent::PASS as u32, 0, 3),
+        op(LOAD, LAST_ARG + 4),
+        branch(JUMP_EQ, (agent::PASS >> 32) as u32, 0, 1),
+        op(RETURN, ALLOW),
+    ]
 }
 
 /// Returns a verdict.
@@ -273,7 +290,7 @@ mod tests {
             for nr in 0..=table::LAST + 50 {
                 let with = |fd: u64| call(&code, nr, [fd; 6]);
                 match action(nr, caught) {
-                    Action::Return(value) => assert_eq!(with(0), value, "{nr}"),
+                    Action::Return(value) | Action::Path(value) => assert_eq!(with(0), value, "{nr}"),
                     Action::Fds(catch, _) => {
                         let standard = matches!(catch, Catch::FdOrStandard(_));
                         assert_eq!(with(2), if standard { caught } else { ALLOW }, "{nr}");
@@ -317,6 +334,18 @@ mod tests {
             REWRITTEN.into(),
         );
         assert_eq!(refused, ENOSYS);
+    }
+
+    #[test]
+    fn the_agents_calls_pass() {
+        let code = program(Delivery::Notify, &Refusals::default());
+        let (half, pass) = (u64::from(agent::PASS as u32), agent::PASS);
+        for nr in agent::CALLS {
+            assert_eq!(call(&code, nr as u32, [0, 0, 0, 0, 0, pass]), ALLOW, "{nr}");
+            assert_eq!(call(&code, nr as u32, [0, 0, 0, 0, 0, half]), Delivery::Notify.action());
+        }
+        let other = call(&code, libc::SYS_execve as u32, [0, 0, 0, 0, 0, pass]);
+        assert_eq!(other, Delivery::Notify.action());
     }
 
     #[test]

@@ -13,6 +13,8 @@ use crate::abi::RawCall;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notification {
     id: u64,
+    /// Where the call returns to.
+    pub call_end: u64,
 }
 
 /// `-ERESTARTSYS`: the kernel makes the call again, unless a signal has a handler without `SA_RESTART`.
@@ -37,7 +39,10 @@ impl Listener {
             nr: received.data.nr as u32,
             args: received.data.args,
         };
-        let notification = Notification { id: received.id };
+        let notification = Notification {
+            id: received.id,
+            call_end: received.data.instruction_pointer,
+        };
         Some((Tid::from_raw(received.pid as i32), notification, call))
     }
 

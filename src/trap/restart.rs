@@ -1,4 +1,4 @@
-//! Calls that a signal interrupts before umvu has taken note of them.
+//! Calls that a signal interrupts before umvu has taken note of them, or where it does not.
 //!
 //! Until its notification is received a caller waits interruptibly, whatever its call is (seccomp_unotify(2)). Most
 //! calls never fail with `EINTR`, and nobody expects them to: these are made again behind the signal's handler.
@@ -8,10 +8,25 @@ use std::path::PathBuf;
 
 use super::{GuestMemory, Memory, Tid, sys};
 use crate::abi::{RawCall, fold};
+use crate::agent;
 use crate::table::{self, Treat};
 
 const ERESTARTSYS: i64 = -512;
 const ERESTARTNOINTR: i64 = -513;
+
+/// At the delivery of a signal: a thread that the agent makes a call for is put back to its own call, which the signal
+/// then interrupts. True if the signal has come from the agent's reading of a bad pointer, which is the call's error.
+pub fn leave_agent(tid: Tid, signal: i32) -> bool {
+    let Ok(mut regs) = sys::regs(tid) else { return false };
+    let fault =
+        matches!(signal, libc::SIGSEGV | libc::SIGBUS) && sys::signal_info(tid).is_some_and(|info| info.is_fault());
+    let read = |address, buffer: &mut [u8]| Memory::new(tid).read(address, buffer).ok();
+    if agent::rollback(&mut regs, fault, read).is_none() {
+        return false;
+    }
+    let _ = sys::set_regs(tid, &regs);
+    fault
+}
 
 /// At the delivery of a signal to a thread that has made a call.
 pub fn spare(tid: Tid) {

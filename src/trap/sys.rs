@@ -415,6 +415,11 @@ impl SignalInfo {
         );
         !fault && matches!(self.0.si_code, libc::SI_USER | libc::SI_KERNEL)
     }
+
+    /// Does it come from what the thread has just done, and not from anybody else?
+    pub fn is_fault(&self) -> bool {
+        self.0.si_code > 0
+    }
 }
 
 /// Of the signal at whose delivery a thread is stopped.

@@ -96,6 +96,20 @@ impl Tracer {
         Memory::new(tid)
     }
 
+    /// Where a caught call returns to, unless it has been left for another one.
+    pub fn call_end(&self, tid: Tid) -> Option<u64> {
+        match self.threads.get(&tid)? {
+            State::Notified(notification) => Some(notification.call_end),
+            State::Entry(frame) => Some(frame.regs.call_end()),
+            _ => None,
+        }
+    }
+
+    /// Does the host let guests make this call?
+    pub fn allows(&self, nr: i64) -> bool {
+        self.refusals.error(nr as u32).is_none()
+    }
+
     /// As long as this a waiting thread is best left where it is: parking it costs several switches, and until then
     /// only SIGKILL reaches it.
     pub fn patience(&self) -> Duration {
@@ -522,8 +536,14 @@ impl Tracer {
         if signal == libc::SIGSYS && sys::is_trap(tid, TRAP_MARK) {
             return self.trapped(tid);
         }
-        if matches!(self.threads.get(&tid), Some(State::Running)) && self.listener.is_some() {
-            restart::spare(tid);
+        if matches!(self.threads.get(&tid), Some(State::Running)) {
+            if restart::leave_agent(tid, signal) {
+                let _ = sys::cont(tid, 0);
+                return;
+            }
+            if self.listener.is_some() {
+                restart::spare(tid);
+            }
         }
         if self.redirect(tid, signal) {
             let _ = sys::cont(tid, 0);

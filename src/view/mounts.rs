@@ -268,6 +268,29 @@ impl Mounts {
         fittings.covers(path) || points.get(&mount).is_some_and(|points| points.covers(path))
     }
 
+    /// The last names of all host paths where something stands, umvu's own fittings among it.
+    pub fn each_name(&self, mut see: impl FnMut(&[u8])) {
+        let (points, fittings) = (self.points.borrow(), self.fittings.borrow());
+        points
+            .values()
+            .chain([&*fittings])
+            .for_each(|set| set.each_name(&mut see));
+    }
+
+    /// Is something mounted on the host's root?
+    pub fn covers_root(&self) -> bool {
+        self.points
+            .borrow()
+            .get(&BASE_ID)
+            .is_some_and(|points| points.contains(Path::new("/")))
+    }
+
+    /// Is something of the host shown at another place?
+    pub fn shows_host(&self) -> bool {
+        let host = |mount: &Rc<Mount>| matches!(mount.root, Root::Host(_)) && !mount.hidden && !mount.is_base();
+        self.all.borrow().iter().any(host)
+    }
+
     /// Could the name of a file be that of one of umvu's fittings?
     pub(super) fn is_fitting(&self, name: Option<&OsStr>) -> bool {
         self.fittings.borrow().has_name(name)

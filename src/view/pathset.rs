@@ -37,6 +37,13 @@ impl PathSet {
             .any(|path| self.paths.contains(path))
     }
 
+    pub fn each_name(&self, see: &mut impl FnMut(&[u8])) {
+        self.paths
+            .iter()
+            .filter_map(|path| Path::new(OsStr::from_bytes(path)).file_name())
+            .for_each(|name| see(name.as_bytes()));
+    }
+
     /// Is there a path with this last component?
     pub fn has_name(&self, name: Option<&OsStr>) -> bool {
         self.paths

@@ -1,0 +1,333 @@
+# The agent: code in a guest's own address space that lets calls on paths pass which can touch nothing virtual.
+#
+# A patched call site jumps to a slot (see site.rs), and the slot calls `entry` with the number of the call in eax, its
+# arguments where the kernel expects them, and the red zone skipped. Back there, rcx tells: not 0, and the call has been
+# made, with its result in rax; 0, and it is to be made as ever, with its number in rax. All else is as it was.
+#
+# A path may pass if no step of it can enter a mount: none of its names is that of a mountpoint (`names`), and no
+# directory on its way is a symlink, if there are mounts. What cannot be told at once is left to umvu, so every doubt
+# leads to `slow`. Nothing is kept from one call to the next.
+#
+# A bad pointer faults here and not in the kernel, and a signal may interrupt the agent's call: umvu then puts the thread
+# back to its own call (see rollback.rs), which is why the frame has a fixed form from `framed` to `unframed`.
+
+    .pushsection .rodata.umvu_agent, "a", @progbits
+    .balign 16
+    .globl umvu_agent, umvu_agent_end
+umvu_agent:
+    .ascii "umvu agent"
+    .org umvu_agent + {HEADER}
+.Lknows:
+    .long 0
+.Lgeneration:
+    .long 0
+    .long .Lframed - umvu_agent
+    .long .Lunframed - umvu_agent
+.Lnames:
+    .fill {NAMES_LEN}, 1, 0
+
+    .org umvu_agent + {ENTRY}
+.Lentry:
+    push rbp
+    mov rbp, rsp
+    push rax
+    push rdi
+    push rsi
+    push rdx
+    push r10
+    push r8
+    push r9
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    # The path's copy, and 24 bytes for what a call needs.
+    sub rsp, {PATH_MAX} + 24
+.Lframed:
+
+# Old forms become new ones: r13d the number, ebx the directory, r12 the path, r14 and r15 what follows.
+    cmp eax, {OPENAT}
+    je .Lat_form
+    cmp eax, {NEWFSTATAT}
+    je .Lat_form
+    cmp eax, {READLINKAT}
+    je .Lat_form
+    cmp eax, {FACCESSAT}
+    je .Lat_form
+    cmp eax, {FACCESSAT2}
+    je .Lat_form
+    cmp eax, {STATX}
+    je .Lat_form
+    mov ebx, {FDCWD}
+    mov r12, rdi
+    mov r14, rsi
+    mov r15, rdx
+    mov r13d, {OPENAT}
+    cmp eax, {OPEN}
+    je .Lscan
+    mov r13d, {READLINKAT}
+    cmp eax, {READLINK}
+    je .Lscan
+    mov r13d, {FACCESSAT}
+    cmp eax, {ACCESS}
+    je .Lscan
+    mov r13d, {NEWFSTATAT}
+    xor r15d, r15d
+    cmp eax, {STAT}
+    je .Lscan
+    mov r15d, {NOFOLLOW}
+    cmp eax, {LSTAT}
+    je .Lscan
+    jmp .Lslow
+.Lat_form:
+    mov r13d, eax
+    mov ebx, edi
+    mov r12, rsi
+    mov r14, rdx
+    mov r15, r10
+
+# Where does the path start? eax: the basis of its names' hashes, kept below the copy.
+.Lscan:
+    mov r8d, [rip + .Lknows]
+    mov rdi, rsp
+    lea r11, [rsp + {PATH_MAX}]
+    mov eax, {BASIS}
+    movzx edx, byte ptr [r12]
+    cmp dl, '/'
+    je .Labsolute
+    cmp ebx, {FDCWD}
+    je .Lrelative
+    test r8d, {DESCRIPTORS}
+    jz .Lslow
+    cmp ebx, 3
+    jb .Lslow
+    cmp ebx, {PLACEHOLDERS}
+    jb .Lbelow_descriptor
+    cmp ebx, {PLACEHOLDERS_END}
+    jb .Lslow
+    cmp ebx, {PLACEHOLDERS_HIGH}
+    jae .Lslow
+.Lbelow_descriptor:
+    test dl, dl
+    jz .Lempty
+    mov eax, {BELOW_BASIS}
+    jmp .Lcopy
+.Labsolute:
+    test r8d, {ABSOLUTE}
+    jz .Lslow
+    jmp .Lcopy
+.Lrelative:
+    test r8d, {RELATIVE}
+    jz .Lslow
+    test dl, dl
+    jz .Lslow
+.Lcopy:
+    mov [rsp + {PATH_MAX}], eax
+    mov rsi, r12
+    mov r10, rdi
+    xor r9d, r9d
+
+# rsi, rdi: from and to. r10: where the present name begins. r9d: how deep. r11: the end of the copy.
+.Lnext:
+    cmp rdi, r11
+    jae .Lslow
+    movzx edx, byte ptr [rsi]
+    mov [rdi], dl
+    inc rsi
+    inc rdi
+    cmp dl, '/'
+    je .Lname
+    test dl, dl
+    jz .Lname
+    xor eax, edx
+    imul eax, eax, {PRIME}
+    jmp .Lnext
+.Lname:
+    lea rcx, [rdi - 1]
+    sub rcx, r10
+    jz .Lnamed
+    cmp byte ptr [r10], '.'
+    jne .Lordinary
+    cmp ecx, 1
+    je .Lnamed
+    cmp ecx, 2
+    jne .Lordinary
+    cmp byte ptr [r10 + 1], '.'
+    jne .Lordinary
+    # Above its start a path may leave what the flags speak of.
+    dec r9d
+    js .Lslow
+    jmp .Lnamed
+.Lordinary:
+    shr eax, {HASH_SHIFT}
+    bt dword ptr [rip + .Lnames], eax
+    jc .Lslow
+    # Below a descriptor, which may be one of /proc/self/fd, numbers can stand for files.
+    cmp dword ptr [rsp + {PATH_MAX}], {BELOW_BASIS}
+    jne .Ldeeper
+    movzx ecx, byte ptr [r10]
+    sub ecx, '0'
+    cmp ecx, 9
+    jbe .Lslow
+.Ldeeper:
+    inc r9d
+.Lnamed:
+    mov r10, rdi
+    mov eax, [rsp + {PATH_MAX}]
+    test dl, dl
+    jnz .Lnext
+
+    test r8d, {STRAIGHT}
+    jz .Lmake
+    cmp r13d, {OPENAT}
+    je .Lopen
+    cmp r9d, {DEPTH_MAX}
+    ja .Lslow
+
+# No directory on the way may be a symlink. r8: a slash.
+    mov r8, rsp
+.Lnext_slash:
+    inc r8
+    cmp byte ptr [r8 - 1], 0
+    je .Llast
+    cmp byte ptr [r8], '/'
+    jne .Lnext_slash
+    cmp byte ptr [r8 - 1], '/'
+    je .Lnext_slash
+    mov byte ptr [r8], 0
+    call .Lread_link
+    mov byte ptr [r8], '/'
+    cmp rax, -{EINVAL}
+    je .Lnext_slash
+    cmp rax, -{ENOENT}
+    je .Lmake
+    jmp .Lslow
+
+# Nor the file itself, where it is followed.
+.Llast:
+    cmp r13d, {READLINKAT}
+    je .Lmake
+    cmp r13d, {NEWFSTATAT}
+    je .Llast_stat
+    mov eax, r15d
+    cmp r13d, {FACCESSAT2}
+    je .Llast_flags
+    mov eax, r14d
+    cmp r13d, {STATX}
+    je .Llast_flags
+    xor eax, eax
+.Llast_flags:
+    test eax, {NOFOLLOW}
+    jnz .Lmake
+    call .Lread_link
+    cmp rax, -{EINVAL}
+    je .Lmake
+    cmp rax, -{ENOENT}
+    je .Lmake
+    jmp .Lslow
+.Llast_stat:
+    test r15d, {NOFOLLOW}
+    jnz .Lmake
+    or r15d, {NOFOLLOW}
+    call .Linvoke
+    test rax, rax
+    jnz .Lmade
+    mov ecx, [r14 + {ST_MODE}]
+    and ecx, {S_IFMT}
+    cmp ecx, {S_IFLNK}
+    jne .Lmade
+    jmp .Lslow
+
+# openat2(2) looks for symlinks itself. It is stricter with its arguments than openat(2).
+.Lopen:
+    mov eax, r14d
+    test eax, {OPEN_OTHER}
+    jnz .Lslow
+    xor ecx, ecx
+    test eax, {O_CREAT}
+    jz .Lopen_mode
+    mov ecx, r15d
+    and ecx, 0xfff
+.Lopen_mode:
+    mov [rsp + {PATH_MAX}], rax
+    mov [rsp + {PATH_MAX} + 8], rcx
+    mov qword ptr [rsp + {PATH_MAX} + 16], {RESOLVE_NO_SYMLINKS}
+    mov edi, ebx
+    mov rsi, rsp
+    lea rdx, [rsp + {PATH_MAX}]
+    mov r10d, 24
+    movabs r9, {PASS}
+    mov eax, {OPENAT2}
+    syscall
+    cmp rax, -{ELOOP}
+    je .Lslow
+    cmp rax, -{EINVAL}
+    je .Lslow
+    cmp rax, -{ENOSYS}
+    je .Lslow
+    jmp .Lmade
+
+# The file that a descriptor stands for.
+.Lempty:
+    mov byte ptr [rsp], 0
+    mov eax, r15d
+    cmp r13d, {NEWFSTATAT}
+    je .Lempty_flags
+    mov eax, r14d
+    cmp r13d, {STATX}
+    jne .Lslow
+.Lempty_flags:
+    test eax, {EMPTY_PATH}
+    jz .Lslow
+
+.Lmake:
+    call .Linvoke
+.Lmade:
+    mov ecx, 1
+    jmp .Lout
+.Lslow:
+    xor ecx, ecx
+    mov rax, [rbp - 8]
+.Lout:
+    mov rdi, [rbp - 16]
+    mov rsi, [rbp - 24]
+    mov rdx, [rbp - 32]
+    mov r10, [rbp - 40]
+    mov r8, [rbp - 48]
+    mov r9, [rbp - 56]
+    mov rbx, [rbp - 64]
+    mov r12, [rbp - 72]
+    mov r13, [rbp - 80]
+    mov r14, [rbp - 88]
+    mov r15, [rbp - 96]
+    jmp .Lunframed
+
+# The call itself, on the copy of the path.
+.Linvoke:
+    mov edi, ebx
+    lea rsi, [rsp + 8]
+    mov rdx, r14
+    mov r10, r15
+    mov r8, [rbp - 48]
+    movabs r9, {PASS}
+    mov eax, r13d
+    syscall
+    ret
+
+# Is the copy's path, as far as it goes now, a symlink? EINVAL: no.
+.Lread_link:
+    mov edi, ebx
+    lea rsi, [rsp + 8]
+    lea rdx, [rsp + 8 + {PATH_MAX}]
+    mov r10d, 1
+    movabs r9, {PASS}
+    mov eax, {READLINKAT}
+    syscall
+    ret
+
+.Lunframed:
+    leave
+    ret
+umvu_agent_end:
+    .popsection
