@@ -134,15 +134,6 @@ impl Mount {
         self.expiring.replace(true)
     }
 
-    /// Is it mounted on that place? Fittings stand in all mounts that show their host path.
-    fn is_on(&self, place: &Place) -> bool {
-        match (&*self.at.borrow(), place) {
-            (Some(Place::Host(at)), Place::Host(place)) if self.hidden => at.path == place.path,
-            (Some(at), place) => at.same(place),
-            (None, _) => false,
-        }
-    }
-
     pub fn root_place(self: &Rc<Self>) -> Place {
         match &self.root {
             Root::Host(path) => Place::Host(HostPlace {
@@ -176,14 +167,35 @@ impl Drop for MountUse {
     }
 }
 
+/// Where something can be mounted.
+#[derive(PartialEq, Eq, Hash)]
+enum Point {
+    /// In the mount with this id.
+    Host(u32, PathBuf),
+    Virtual(u32, *const Dentry),
+    /// In all mounts that show this path of the host.
+    Fitting(PathBuf),
+}
+
+impl Point {
+    fn of(place: &Place) -> Point {
+        match place {
+            Place::Host(place) => Point::Host(place.mount.id, place.path.clone()),
+            Place::Virtual(place) => Point::Virtual(place.mount.id, Rc::as_ptr(&place.dentry)),
+        }
+    }
+}
+
 /// The mounts of a view, in the order in which they were made.
 pub struct Mounts {
     base: Rc<Mount>,
     all: RefCell<Vec<Rc<Mount>>>,
+    /// The topmost mount on each place that has one.
+    on: RefCell<HashMap<Point, Rc<Mount>>>,
     /// Where the view's root is: the host's, until a `pivot_root(2)`.
     root: RefCell<Place>,
     /// Host paths of the mountpoints, by the mount that they are in.
-    points: RefCell<HashMap<u32, PathSet>>,
+    pub(super) points: RefCell<HashMap<u32, PathSet>>,
     /// Host paths of umvu's own fittings, which stand there in every mount.
     fittings: RefCell<PathSet>,
     /// Those in directories of virtual trees.
@@ -219,6 +231,7 @@ impl Mounts {
             root: RefCell::new(base.root_place()),
             base,
             all: RefCell::default(),
+            on: RefCell::default(),
             points: RefCell::default(),
             fittings: RefCell::default(),
             commands: RefCell::default(),
@@ -465,20 +478,22 @@ impl Mounts {
     /// What is mounted on a place, if anything: the topmost mount's root.
     pub fn cross_down(&self, place: Place) -> Place {
         let mut place = place;
-        'again: loop {
-            if let Place::Host(host) = &place
-                && !self.is_point(host)
-            {
-                return place;
-            }
-            for mount in self.all.borrow().iter().rev() {
-                if mount.is_on(&place) {
-                    place = mount.root_place();
-                    continue 'again;
-                }
-            }
-            return place;
+        while let Some(mount) = self.mounted_on(&place) {
+            place = mount.root_place();
         }
+        place
+    }
+
+    fn mounted_on(&self, place: &Place) -> Option<Rc<Mount>> {
+        let on = self.on.borrow();
+        match place {
+            Place::Host(host) if !self.is_point(host) => None,
+            Place::Host(host) => on
+                .get(&Point::of(place))
+                .or_else(|| on.get(&Point::Fitting(host.path.clone()))),
+            Place::Virtual(_) => on.get(&Point::of(place)),
+        }
+        .cloned()
     }
 
     fn is_point(&self, place: &HostPlace) -> bool {
@@ -505,8 +520,7 @@ impl Mounts {
     }
 
     pub fn is_mountpoint(&self, place: &VirtualPlace) -> bool {
-        let place = Place::Virtual(place.clone());
-        self.all.borrow().iter().any(|mount| mount.is_on(&place))
+        self.mounted_on(&Place::Virtual(place.clone())).is_some()
     }
 
     /// Is it used, or is something mounted on it?
@@ -570,16 +584,23 @@ impl Mounts {
             .set(all.iter().filter(|mount| !mount.hidden && !mount.is_base()).count());
         let mut points = self.points.borrow_mut();
         let mut fittings = self.fittings.borrow_mut();
+        let mut on = self.on.borrow_mut();
         points.clear();
         fittings.clear();
+        on.clear();
         for mount in all.iter() {
-            if let Some(Place::Host(at)) = &*mount.at.borrow() {
-                if mount.hidden {
+            let at = mount.at.borrow();
+            let Some(at) = at.as_ref() else { continue };
+            match at {
+                Place::Host(at) if mount.hidden => {
                     fittings.insert(&at.path);
-                } else {
-                    points.entry(at.mount.id).or_default().insert(&at.path);
+                    on.insert(Point::Fitting(at.path.clone()), mount.clone());
+                    continue;
                 }
+                Place::Host(at) => points.entry(at.mount.id).or_default().insert(&at.path),
+                Place::Virtual(_) => {}
             }
+            on.insert(Point::of(at), mount.clone());
         }
         self.changes.set(self.changes.get() + 1);
         for waker in self.waiting.take() {

@@ -182,7 +182,18 @@ impl Walker<'_> {
             symlinks: 0,
             flags,
         };
-        push(&mut walk, path)?;
+        let each_matters = WalkFlags::BENEATH | WalkFlags::IN_ROOT | WalkFlags::NO_XDEV;
+        if self.rights.is_none()
+            && !flags.intersects(each_matters)
+            && let Some((place, rest)) = self.mounts.quick_mounted(&walk.at, &walk.root, path)
+        {
+            push(&mut walk, &rest)?;
+            self.check_crossing(&walk, &place)?;
+            walk.at = place;
+            walk.native = false;
+        } else {
+            push(&mut walk, path)?;
+        }
         self.go(&mut walk).await
     }
 

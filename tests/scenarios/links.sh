@@ -9,6 +9,8 @@ import os
 try: os.open("s", os.O_RDONLY | os.O_NOFOLLOW)
 except OSError as e: print(e.errno)
 fd = os.open("s", os.O_PATH | os.O_NOFOLLOW); print(os.readlink("", dir_fd=fd))'
+# Into the mount, and up again in it.
+mkdir -p in/deep; echo inside > in/f; ln -s "$PWD/in/deep" ../link; cat ../link/../f; cat "$PWD/../link/../../in/f"; rm ../link
 # Out of the mount.
 touch ../taken
 for new in ../taken ../free ../missing/new ../taken/ ..; do ln -T a2 $new; done 2>&1
