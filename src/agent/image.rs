@@ -18,7 +18,7 @@ const NAMES: usize = HEADER + 16;
 /// The offset of the code.
 pub const ENTRY: usize = NAMES + NAMES_LEN;
 /// The offset of the slots.
-pub const SLOTS: usize = 0x840;
+pub const SLOTS: usize = 0x8c0;
 
 /// Longer paths are left to umvu.
 const PATH_MAX: usize = 256;
@@ -58,6 +58,15 @@ global_asm!(
     FACCESSAT = const libc::SYS_faccessat,
     FACCESSAT2 = const libc::SYS_faccessat2,
     READLINKAT = const libc::SYS_readlinkat,
+    UNLINK = const libc::SYS_unlink,
+    RMDIR = const libc::SYS_rmdir,
+    MKDIR = const libc::SYS_mkdir,
+    CHMOD = const libc::SYS_chmod,
+    UNLINKAT = const libc::SYS_unlinkat,
+    MKDIRAT = const libc::SYS_mkdirat,
+    FCHMODAT = const libc::SYS_fchmodat,
+    UTIMENSAT = const libc::SYS_utimensat,
+    REMOVEDIR = const libc::AT_REMOVEDIR,
     FDCWD = const libc::AT_FDCWD,
     NOFOLLOW = const libc::AT_SYMLINK_NOFOLLOW,
     EMPTY_PATH = const libc::AT_EMPTY_PATH,
@@ -141,7 +150,7 @@ mod tests {
                 code.extend((nr as u32).to_le_bytes());
                 code.extend([0x0f, 0x05, 0xc3]); // syscall; ret
                 let end = page as u64 + CODE as u64 + 10;
-                let site = Site::new(end, code[3..10].try_into().unwrap()).unwrap();
+                let site = Site::new(end, [&[0x90; 8], &code[3..10]].concat().try_into().unwrap()).unwrap();
                 let agent = page as u64;
                 code[3..8].copy_from_slice(&site.jump(Slots::address(agent, 0)).unwrap());
                 let slot = Slots::code(agent, 0, &site).unwrap();
@@ -235,7 +244,14 @@ mod tests {
         ] {
             assert!(!opens(&patched, CWD, path), "{path}");
         }
-        for (path, made) in [("file", true), ("mounts", false), ("12", false), ("a/root", false)] {
+        for (path, made) in [
+            ("file", true),
+            ("12a", true),
+            ("mounts", false),
+            ("12", false),
+            ("12/x", false),
+            ("a/root", false),
+        ] {
             assert_eq!(opens(&patched, 5, path), made, "{path}");
         }
         for dirfd in [2, 768, 1023, 20_000, u64::from(u32::MAX)] {
@@ -293,6 +309,8 @@ mod tests {
                 not_followed,
                 "readlink {name}"
             );
+            assert_eq!(made(libc::SYS_chmod, [path, 0o700, 0, 0]), followed, "chmod {name}");
+            assert_eq!(made(libc::SYS_mkdir, [path, 0o700, 0, 0]), not_followed, "mkdir {name}");
         }
     }
 

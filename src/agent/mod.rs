@@ -22,7 +22,7 @@ pub use site::{Site, Slots};
 pub const PASS: u64 = 0x756d_7675_9d3b_a06f;
 
 /// The calls that the agent makes.
-pub const CALLS: [i64; 7] = [
+pub const CALLS: [i64; 11] = [
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_newfstatat,
@@ -30,4 +30,8 @@ pub const CALLS: [i64; 7] = [
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
     libc::SYS_readlinkat,
+    libc::SYS_unlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_fchmodat,
+    libc::SYS_utimensat,
 ];

@@ -29,15 +29,12 @@ pub fn rollback(regs: &mut Regs, fault: bool, read: impl Fn(u64, &mut [u8]) -> O
     let mut frame = [[0; 8]; SAVED + 2];
     read(r.rbp.checked_sub(8 * SAVED as u64)?, frame.as_flattened_mut())?;
     let [r15, r14, r13, r12, rbx, r9, r8, r10, rdx, rsi, rdi, nr, rbp, back] = frame.map(u64::from_ne_bytes);
-    let slot = back
-        .checked_sub(Slots::RETURN)
-        .filter(|slot| (agent..agent + LEN).contains(slot))?;
-    let mut code = [0; Slots::LEN];
-    read(slot, &mut code)?;
+    let mut code = [0; Slots::BACK_LEN];
+    read(back, &mut code)?;
+    let call = Slots::call_of(back, &code)?;
     r.rsp = r.rbp + 16 + RED_ZONE;
     (r.rbp, r.rbx, r.r12, r.r13, r.r14, r.r15) = (rbp, rbx, r12, r13, r14, r15);
     (r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9) = (rdi, rsi, rdx, r10, r8, r9);
-    let call = Slots::call_of(slot, &code);
     if fault {
         (r.rip, r.rax, r.orig_rax) = (call, nr, u64::MAX);
     } else {

@@ -1,51 +1,77 @@
 //! Call sites in the guest's code: `mov eax, NUMBER; syscall`, as C libraries have it.
 //!
-//! The first of the two instructions is replaced by a jump of the same length, so that a thread that stands between them
-//! goes on as if nothing had happened, and so that the second one is still there for calls that umvu has to see.
+//! The first of the two instructions is replaced by a jump of the same length, so that a thread that stands behind it
+//! goes on as if nothing had happened, and so that the last one is still there for calls that umvu has to see.
 
 use super::image::{ENTRY, LEN, SLOTS};
 
 /// A place where a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// Of its first instruction.
-    pub address: u64,
     nr: u32,
+    /// Of its first instruction.
+    start: u64,
+    /// Behind its last one.
+    end: u64,
 }
 
-/// The calls that the agent knows.
-const CALLS: [i64; 11] = [
+/// The calls that the agent knows, in all their forms.
+const CALLS: [i64; 19] = [
     libc::SYS_open,
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_access,
+    libc::SYS_mkdir,
+    libc::SYS_rmdir,
+    libc::SYS_unlink,
     libc::SYS_readlink,
+    libc::SYS_chmod,
     libc::SYS_openat,
+    libc::SYS_mkdirat,
     libc::SYS_newfstatat,
-    libc::SYS_statx,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
+    libc::SYS_unlinkat,
     libc::SYS_readlinkat,
+    libc::SYS_fchmodat,
+    libc::SYS_faccessat,
+    libc::SYS_utimensat,
+    libc::SYS_statx,
+    libc::SYS_faccessat2,
 ];
 
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// `mov rsi, rdi; mov edi, AT_FDCWD`: glibc has this between the two where it opens files for itself.
+const MOVES: [u8; 8] = [0x48, 0x89, 0xfe, 0xbf, 0x9c, 0xff, 0xff, 0xff];
+
 impl Site {
-    pub const LEN: u64 = 7;
-    pub const JUMP_LEN: u64 = 5;
+    /// No site is longer.
+    pub const MAX_LEN: usize = Site::JUMP_LEN + MOVES.len() + SYSCALL.len();
+    const JUMP_LEN: usize = 5;
 
     /// `code` are the bytes before `end`, where a call that has been made returns to.
-    pub fn new(end: u64, code: [u8; Site::LEN as usize]) -> Option<Site> {
-        let [0xb8, a, b, c, d, 0x0f, 0x05] = code else {
+    pub fn new(end: u64, code: [u8; Site::MAX_LEN]) -> Option<Site> {
+        let rest = code.strip_suffix(&SYSCALL)?;
+        let rest = rest.strip_suffix(&MOVES).unwrap_or(rest);
+        let (_, [0xb8, number @ ..]) = rest.split_last_chunk::<{ Site::JUMP_LEN }>()? else {
             return None;
         };
-        let nr = u32::from_le_bytes([a, b, c, d]);
-        let address = end.checked_sub(Site::LEN)?;
-        CALLS.contains(&nr.into()).then_some(Site { address, nr })
+        let nr = u32::from_le_bytes(*number);
+        let start = end.checked_sub((code.len() - rest.len() + Site::JUMP_LEN) as u64)?;
+        CALLS.contains(&nr.into()).then_some(Site { nr, start, end })
+    }
+
+    /// Of its first instruction, which is to be replaced.
+    pub fn address(&self) -> u64 {
+        self.start
     }
 
     /// The jump to a slot, if it reaches that far.
-    pub fn jump(&self, slot: u64) -> Option<[u8; Site::JUMP_LEN as usize]> {
-        let [a, b, c, d] = distance(self.address + Site::JUMP_LEN, slot)?;
+    pub fn jump(&self, slot: u64) -> Option<[u8; Site::JUMP_LEN]> {
+        let [a, b, c, d] = distance(self.start + Site::JUMP_LEN as u64, slot)?;
         Some([0xe9, a, b, c, d])
+    }
+
+    fn has_moves(&self) -> bool {
+        self.end - self.start == Site::MAX_LEN as u64
     }
 }
 
@@ -53,10 +79,8 @@ impl Site {
 pub struct Slots;
 
 impl Slots {
-    pub const LEN: usize = 40;
+    pub const LEN: usize = 48;
     pub const COUNT: usize = (LEN as usize - SLOTS) / Slots::LEN;
-    /// From a slot's beginning to where the agent returns.
-    pub const RETURN: u64 = 15;
 
     pub fn address(agent: u64, n: usize) -> u64 {
         agent + (SLOTS + n * Slots::LEN) as u64
@@ -67,6 +91,7 @@ impl Slots {
         let slot = Slots::address(agent, n);
         let mut code = vec![0xb8]; // mov eax, NUMBER
         code.extend(site.nr.to_le_bytes());
+        code.extend(site.has_moves().then_some(MOVES).iter().flatten());
         code.extend([0x48, 0x8d, 0x64, 0x24, 0x80]); // lea rsp, [rsp - 128]: the red zone
         let branch = |code: &mut Vec<u8>, opcode, to| {
             code.push(opcode);
@@ -75,21 +100,25 @@ impl Slots {
             Some(())
         };
         branch(&mut code, 0xe8, agent + ENTRY as u64)?; // call entry
-        code.extend([0x48, 0x8d, 0xa4, 0x24, 0x80, 0, 0, 0]); // lea rsp, [rsp + 128]
-        code.extend([0xe3, 5]); // jrcxz: over the next jump
-        branch(&mut code, 0xe9, site.address + Site::LEN)?; // jmp: the call has been made
-        branch(&mut code, 0xe9, site.address + Site::JUMP_LEN)?; // jmp: it is to be made
+        code.extend(BACK);
+        branch(&mut code, 0xe9, site.end)?; // jmp: the call has been made
+        branch(&mut code, 0xe9, site.end - SYSCALL.len() as u64)?; // jmp: it is to be made
         code.resize(Slots::LEN, 0xcc);
         Some(code)
     }
 
-    /// Where the call instruction of the slot's site is, from the code of the slot at this address.
-    pub fn call_of(slot: u64, code: &[u8; Slots::LEN]) -> u64 {
-        const LAST_JUMP: usize = 30;
-        let distance = i32::from_le_bytes([31, 32, 33, 34].map(|n| code[n]));
-        (slot + LAST_JUMP as u64 + 5).wrapping_add_signed(distance.into())
+    /// Where the call instruction of a slot's site is, from the code at `back`, where the agent returns to the slot.
+    pub fn call_of(back: u64, code: &[u8; Slots::BACK_LEN]) -> Option<u64> {
+        let (_, to) = code.strip_prefix(&BACK)?.split_last_chunk::<4>()?;
+        Some((back + Slots::BACK_LEN as u64).wrapping_add_signed(i32::from_le_bytes(*to).into()))
     }
+
+    /// The length of that code.
+    pub const BACK_LEN: usize = BACK.len() + 2 * Site::JUMP_LEN;
 }
+
+/// `lea rsp, [rsp + 128]; jrcxz` over the next jump.
+const BACK: [u8; 10] = [0x48, 0x8d, 0xa4, 0x24, 0x80, 0, 0, 0, 0xe3, 5];
 
 fn distance(next: u64, to: u64) -> Option<[u8; 4]> {
     let distance = i32::try_from(to.wrapping_sub(next) as i64).ok()?;
@@ -100,32 +129,44 @@ fn distance(next: u64, to: u64) -> Option<[u8; 4]> {
 mod tests {
     use super::*;
 
+    fn site(end: u64, code: &[u8]) -> Option<Site> {
+        let mut bytes = [0x90; Site::MAX_LEN];
+        bytes[Site::MAX_LEN - code.len()..].copy_from_slice(code);
+        Site::new(end, bytes)
+    }
+
+    const STAT: [u8; 7] = [0xb8, 6, 1, 0, 0, 0x0f, 5];
+
     #[test]
     fn only_known_calls_are_sites() {
-        let stat = [0xb8, 6, 1, 0, 0, 0x0f, 5];
-        assert_eq!(
-            Site::new(0x1007, stat),
-            Some(Site {
-                address: 0x1000,
-                nr: 262
-            })
-        );
-        assert_eq!(Site::new(0x1007, [0xb8, 0, 0, 0, 0, 0x0f, 5]), None);
-        assert_eq!(Site::new(0x1007, [0x90, 6, 1, 0, 0, 0x0f, 5]), None);
-        assert_eq!(Site::new(3, stat), None);
+        let (nr, start, end) = (262, 0x1000, 0x1007);
+        assert_eq!(site(end, &STAT), Some(Site { nr, start, end }));
+        let with_moves = [&[0xb8, 1, 1, 0, 0], &MOVES[..], &SYSCALL].concat();
+        let (nr, end) = (257, 0x100f);
+        assert_eq!(site(end, &with_moves), Some(Site { nr, start, end }));
+        assert_eq!(site(end, &[0xb8, 0, 0, 0, 0, 0x0f, 5]), None);
+        assert_eq!(site(end, &[0x90, 6, 1, 0, 0, 0x0f, 5]), None);
+        assert_eq!(site(end, &[0xb8, 6, 1, 0, 0, 0x90, 0x90]), None);
+        assert_eq!(site(3, &STAT), None);
     }
 
     #[test]
     fn slots_know_their_way_back() {
-        let site = Site {
-            address: 0x7fff_1234,
-            nr: 262,
-        };
         let agent = 0x7ffe_0000;
-        let code: [u8; Slots::LEN] = Slots::code(agent, 3, &site).unwrap().try_into().unwrap();
-        assert_eq!(Slots::call_of(Slots::address(agent, 3), &code), site.address + 5);
         assert!(Slots::address(agent, Slots::COUNT) <= agent + LEN);
-        assert_eq!(Slots::code(0x7000_0000_0000, 0, &site), None);
-        assert_eq!(site.jump(0x7000_0000_0000), None);
+        let with_moves = [&[0xb8, 1, 1, 0, 0], &MOVES[..], &SYSCALL].concat();
+        for code in [&STAT[..], &with_moves] {
+            let site = site(0x7fff_1234, code).unwrap();
+            let slot = Slots::code(agent, 3, &site).unwrap();
+            let at = slot.windows(BACK.len()).position(|bytes| bytes == BACK).unwrap();
+            let back = slot[at..at + Slots::BACK_LEN].try_into().unwrap();
+            assert_eq!(
+                Slots::call_of(Slots::address(agent, 3) + at as u64, &back),
+                Some(0x7fff_1232)
+            );
+            assert_eq!(Slots::call_of(agent, &[0; Slots::BACK_LEN]), None);
+            assert_eq!(Slots::code(0x7000_0000_0000, 0, &site), None);
+            assert_eq!(site.jump(0x7000_0000_0000), None);
+        }
     }
 }

@@ -59,6 +59,14 @@ umvu_agent:
     je .Lat_form
     cmp eax, {STATX}
     je .Lat_form
+    cmp eax, {UNLINKAT}
+    je .Lat_form
+    cmp eax, {MKDIRAT}
+    je .Lat_form
+    cmp eax, {FCHMODAT}
+    je .Lat_form
+    cmp eax, {UTIMENSAT}
+    je .Lat_form
     mov ebx, {FDCWD}
     mov r12, rdi
     mov r14, rsi
@@ -72,12 +80,25 @@ umvu_agent:
     mov r13d, {FACCESSAT}
     cmp eax, {ACCESS}
     je .Lscan
+    mov r13d, {MKDIRAT}
+    cmp eax, {MKDIR}
+    je .Lscan
+    mov r13d, {FCHMODAT}
+    cmp eax, {CHMOD}
+    je .Lscan
     mov r13d, {NEWFSTATAT}
     xor r15d, r15d
     cmp eax, {STAT}
     je .Lscan
     mov r15d, {NOFOLLOW}
     cmp eax, {LSTAT}
+    je .Lscan
+    mov r13d, {UNLINKAT}
+    xor r14d, r14d
+    cmp eax, {UNLINK}
+    je .Lscan
+    mov r14d, {REMOVEDIR}
+    cmp eax, {RMDIR}
     je .Lscan
     jmp .Lslow
 .Lat_form:
@@ -89,6 +110,8 @@ umvu_agent:
 
 # Where does the path start? eax: the basis of its names' hashes, kept below the copy.
 .Lscan:
+    test r12, r12
+    jz .Lslow
     mov r8d, [rip + .Lknows]
     mov rdi, rsp
     lea r11, [rsp + {PATH_MAX}]
@@ -163,13 +186,20 @@ umvu_agent:
     shr eax, {HASH_SHIFT}
     bt dword ptr [rip + .Lnames], eax
     jc .Lslow
-    # Below a descriptor, which may be one of /proc/self/fd, numbers can stand for files.
+    # Below a descriptor, which may be one of /proc/self/fd, a number can stand for a file.
     cmp dword ptr [rsp + {PATH_MAX}], {BELOW_BASIS}
     jne .Ldeeper
-    movzx ecx, byte ptr [r10]
-    sub ecx, '0'
-    cmp ecx, 9
-    jbe .Lslow
+    mov rcx, r10
+.Ldigit:
+    movzx eax, byte ptr [rcx]
+    sub eax, '0'
+    cmp eax, 9
+    ja .Ldeeper
+    inc rcx
+    lea rax, [rcx + 1]
+    cmp rax, rdi
+    jb .Ldigit
+    jmp .Lslow
 .Ldeeper:
     inc r9d
 .Lnamed:
@@ -208,10 +238,16 @@ umvu_agent:
 .Llast:
     cmp r13d, {READLINKAT}
     je .Lmake
+    cmp r13d, {UNLINKAT}
+    je .Lmake
+    cmp r13d, {MKDIRAT}
+    je .Lmake
     cmp r13d, {NEWFSTATAT}
     je .Llast_stat
     mov eax, r15d
     cmp r13d, {FACCESSAT2}
+    je .Llast_flags
+    cmp r13d, {UTIMENSAT}
     je .Llast_flags
     mov eax, r14d
     cmp r13d, {STATX}

@@ -178,14 +178,14 @@ fn call_end(cx: &Ctx) -> Option<u64> {
 
 /// Leads a call site to the agent. Where that is not possible, its calls are caught as ever.
 async fn patch(cx: &Ctx, end: u64) -> Option<()> {
-    let mut code = [0; Site::LEN as usize];
-    let start = end.checked_sub(Site::LEN)?;
+    let mut code = [0; Site::MAX_LEN];
+    let start = end.checked_sub(code.len() as u64)?;
     cx.memory().read(start, &mut code).ok()?;
     let site = Site::new(end, code)?;
     let present = cx.task.mm().agent.borrow().clone();
     let agent = match present {
         Some(agent) => agent,
-        None => map(cx, site.address).await?,
+        None => map(cx, site.address()).await?,
     };
     if agent.used == Slots::COUNT {
         return None;
@@ -195,7 +195,7 @@ async fn patch(cx: &Ctx, end: u64) -> Option<()> {
     memory
         .patch(slot, &Slots::code(agent.address, agent.used, &site)?)
         .ok()?;
-    memory.patch(site.address, &site.jump(slot)?).ok()?;
+    memory.patch(site.address(), &site.jump(slot)?).ok()?;
     let used = agent.used + 1;
     cx.task.mm().agent.replace(Some(Agent { used, ..agent }));
     Some(())

@@ -13,10 +13,18 @@ os.symlink("d", "tree/link")
 top = os.open("tree", os.O_RDONLY)
 for _ in range(30):
     os.stat("/etc/passwd"), os.lstat("tree/link"), os.access("tree/d/file", os.R_OK), os.readlink("tree/link")
+    os.mkdir("tree/x"), os.chmod("tree/x", 0o711), os.utime("tree/x", (1, 2)), os.rmdir("tree/x"), os.listdir("tree")
     os.stat("d/file", dir_fd=top), os.close(os.open("tree/d/file", os.O_RDONLY)), os.fstat(top)
 print(stat.S_ISLNK(os.lstat("tree/link").st_mode), stat.S_ISDIR(os.stat("tree/link").st_mode))
 print(os.path.samestat(os.stat("tree/link/file"), os.stat("d/file", dir_fd=top)))
 print(os.path.samestat(os.fstat(top), os.stat("tree/d/..")))
+
+os.mkdir("x", 0o777, dir_fd=top), os.utime("x", (1, 2), dir_fd=top), os.chmod("tree/x", 0o1711)
+print(oct(os.stat("tree/x").st_mode), os.stat("tree/x").st_mtime, os.listdir("tree/x"))
+os.utime("tree/link", (3, 4), follow_symlinks=False), os.chmod("tree/link/file", 0o444), os.rmdir("x", dir_fd=top)
+print(os.lstat("tree/link").st_mtime, oct(os.stat("d/file", dir_fd=top).st_mode), os.path.exists("tree/x"))
+os.symlink("none", "tree/x"), os.unlink("tree/x")
+print(os.path.lexists("tree/x"), said(libc.rmdir(b"tree")), said(libc.mkdir(b"tree/link", 0)), said(libc.unlink(b"tree/d")))
 
 # What is wrong with a path or a buffer is an error.
 for bad in (0, 8, -1, 1 << 62):
