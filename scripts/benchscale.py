@@ -1,11 +1,13 @@
 """The rows of scripts/bench on limits: the least that the kernel takes, and what becomes of calls and memory at scale."""
+import contextlib
+import os
 import statistics
 from typing import NamedTuple
 
 from benchrows import Row
 
 FLOOR = "The floor: what the kernel takes for its switches, outside of any view"
-SCALE = "At scale: before → then"
+SCALE = "At scale, all on one core: before → then"
 MEMORY = "Memory of umvu for each"
 GROWN = ("kernel", "ptrace", "notify")
 # A cost may grow with the logarithm of what there is, and with what the processor's caches hold of it.
@@ -41,6 +43,26 @@ def floor(name, title):
     return Row(f"floor-{name}", title, ("native",), measure, table=FLOOR, first=1000)
 
 
+@contextlib.contextmanager
+def one_core(place):
+    """Keeps all threads of a place on one core: where they run counts for more than anything that grows."""
+    sessions = {place.shell.pid, *(server.pid for server in place.servers)}
+    everywhere = os.sched_getaffinity(0)
+
+    def move(cores):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if os.getsid(int(pid)) in sessions:
+                    for thread in os.listdir(f"/proc/{pid}/task"):
+                        os.sched_setaffinity(int(thread), cores)
+
+    move({min(everywhere)})
+    try:
+        yield
+    finally:
+        move(everywhere)
+
+
 def found(bench, place, round_, words, fresh):
     """What a run of the measuring program said, by its names; several rows are made of one run."""
     key = (place.name, round_, words)
@@ -50,7 +72,8 @@ def found(bench, place, round_, words, fresh):
             place.stop()
             place.start()
         words = words.format(mnt=place.mnt, bin=bench.bin, data=bench.data, tmp=f"{bench.work}/tmp")
-        lines = place.ask(f"{bench.bin}/umvu-bench-scale {words}", 300).splitlines()
+        with one_core(place):
+            lines = place.ask(f"{bench.bin}/umvu-bench-scale {words}", 300).splitlines()
         bench.said[key] = {name: [float(n) for n in numbers] for name, *numbers in map(str.split, lines)}
     return bench.said[key]
 
