@@ -18,14 +18,14 @@ const NAMES: usize = HEADER + 16;
 /// The offset of the code.
 pub const ENTRY: usize = NAMES + NAMES_LEN;
 /// The offset of the slots.
-pub const SLOTS: usize = 0x8c0;
+pub const SLOTS: usize = 0x940;
 
 /// Longer paths are left to umvu.
 const PATH_MAX: usize = 256;
 /// With more directories on the way it is quicker to ask umvu.
 const DEPTH_MAX: u32 = 8;
-/// Flags of openat(2) that openat2(2) takes otherwise: those that it does not know, `O_PATH` and `O_TMPFILE`.
-const OPEN_OTHER: i32 = !0o37_777_703 | libc::O_PATH | 0o20_000_000;
+/// Flags of openat(2) that openat2(2) takes otherwise: those that it does not know, and `O_TMPFILE`.
+const OPEN_OTHER: i32 = !0o37_777_703 | 0o20_000_000;
 
 global_asm!(
     include_str!("x86_64.s"),
@@ -258,6 +258,17 @@ mod tests {
             assert!(!opens(&patched, dirfd, "file"), "{dirfd}");
         }
         assert!(opens(&patched, 1024, "file"));
+        for (fd, made) in [
+            ("3", true),
+            ("1500", true),
+            ("2", false),
+            ("800", false),
+            ("", false),
+            ("3/x", false),
+        ] {
+            assert_eq!(opens(&patched, CWD, &format!("/proc/self/fd/{fd}")), made, "{fd}");
+        }
+        assert!(!opens(&patched, CWD, "/proc/self/fdinfo/3") && !opens(&patched, CWD, "/proc/3/fd/3"));
     }
 
     #[test]

@@ -121,17 +121,9 @@ umvu_agent:
     je .Labsolute
     cmp ebx, {FDCWD}
     je .Lrelative
-    test r8d, {DESCRIPTORS}
-    jz .Lslow
-    cmp ebx, 3
-    jb .Lslow
-    cmp ebx, {PLACEHOLDERS}
-    jb .Lbelow_descriptor
-    cmp ebx, {PLACEHOLDERS_END}
-    jb .Lslow
-    cmp ebx, {PLACEHOLDERS_HIGH}
-    jae .Lslow
-.Lbelow_descriptor:
+    mov ecx, ebx
+    call .Lis_hosts
+    jc .Lslow
     test dl, dl
     jz .Lempty
     mov eax, {BELOW_BASIS}
@@ -185,7 +177,7 @@ umvu_agent:
 .Lordinary:
     shr eax, {HASH_SHIFT}
     bt dword ptr [rip + .Lnames], eax
-    jc .Lslow
+    jc .Lblocked
     # Below a descriptor, which may be one of /proc/self/fd, a number can stand for a file.
     cmp dword ptr [rsp + {PATH_MAX}], {BELOW_BASIS}
     jne .Ldeeper
@@ -304,6 +296,42 @@ umvu_agent:
     je .Lslow
     jmp .Lmade
 
+# What is barred may still be /proc/self/fd/N, by which servers open again what they hold, if that is
+# the host's. r10: what the path must begin with.
+.Lblocked:
+    mov rsi, r12
+    mov rdi, rsp
+    xor ecx, ecx
+    lea r10, [rip + .Lown_descriptors]
+.Lown:
+    cmp rdi, r11
+    jae .Lslow
+    movzx edx, byte ptr [rsi]
+    mov [rdi], dl
+    inc rsi
+    inc rdi
+    cmp byte ptr [r10], 0
+    je .Lnumber
+    cmp dl, [r10]
+    jne .Lslow
+    inc r10
+    jmp .Lown
+.Lnumber:
+    test dl, dl
+    jz .Lown_descriptor
+    sub edx, '0'
+    cmp edx, 9
+    ja .Lslow
+    imul ecx, ecx, 10
+    add ecx, edx
+    cmp ecx, {PLACEHOLDERS_HIGH}
+    jb .Lown
+    jmp .Lslow
+.Lown_descriptor:
+    call .Lis_hosts
+    jc .Lslow
+    jmp .Lmake
+
 # The file that a descriptor stands for.
 .Lempty:
     mov byte ptr [rsp], 0
@@ -351,6 +379,25 @@ umvu_agent:
     syscall
     ret
 
+# Is ecx a descriptor of the host's? Carry: no.
+.Lis_hosts:
+    test r8d, {DESCRIPTORS}
+    jz .Lis_not
+    cmp ecx, 3
+    jb .Lis_not
+    cmp ecx, {PLACEHOLDERS}
+    jb .Lis
+    cmp ecx, {PLACEHOLDERS_END}
+    jb .Lis_not
+    cmp ecx, {PLACEHOLDERS_HIGH}
+    jae .Lis_not
+.Lis:
+    clc
+    ret
+.Lis_not:
+    stc
+    ret
+
 # Is the copy's path, as far as it goes now, a symlink? EINVAL: no.
 .Lread_link:
     mov edi, ebx
@@ -365,5 +412,8 @@ umvu_agent:
 .Lunframed:
     leave
     ret
+
+.Lown_descriptors:
+    .asciz "/proc/self/fd/"
 umvu_agent_end:
     .popsection

@@ -18,6 +18,12 @@ for _ in range(30):
 print(stat.S_ISLNK(os.lstat("tree/link").st_mode), stat.S_ISDIR(os.stat("tree/link").st_mode))
 print(os.path.samestat(os.stat("tree/link/file"), os.stat("d/file", dir_fd=top)))
 print(os.path.samestat(os.fstat(top), os.stat("tree/d/..")))
+for _ in range(30):
+    held = os.open("file", os.O_PATH | os.O_NOFOLLOW, dir_fd=os.open("tree/d", os.O_PATH))
+    os.fstat(held), os.open(f"/proc/self/fd/{held}", os.O_RDONLY)
+again = os.open(f"/proc/self/fd/{held}", os.O_WRONLY)
+print(os.path.samestat(os.fstat(again), os.stat("tree/d/file")), os.path.exists(f"/proc/self/fd/{again + 1}"))
+os.closerange(top + 1, again + 1)
 
 os.mkdir("x", 0o777, dir_fd=top), os.utime("x", (1, 2), dir_fd=top), os.chmod("tree/x", 0o1711)
 print(oct(os.stat("tree/x").st_mode), os.stat("tree/x").st_mtime, os.listdir("tree/x"))
