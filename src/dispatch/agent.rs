@@ -130,7 +130,7 @@ fn known(hv: &Hypervisor, task: &Task) -> Knows {
     let (fs, process) = (task.fs(), task.process());
     let (root, cwd) = (fs.root.borrow(), fs.cwd.borrow());
     let plain = root.is_host_root() && root.is_transparent() && !hv.mounts.covers_root();
-    if !plain || task.creds().is_some() || hv.trace.is_on() || process.filtered.get() {
+    if !plain || task.creds().is_some() || hv.trace.is_on() || process.confined.get() {
         return Knows::empty();
     }
     let mut knows = Knows::ABSOLUTE;

@@ -64,7 +64,7 @@ pub fn hand_over(cx: &Ctx, file: &Rc<OpenFile>, min: i32, cloexec: bool) -> Opti
     while is_open(cx, fd) {
         fd = files.free_from(fd + 1);
     }
-    let give = |source: BorrowedFd<'_>| cx.hv.tracer.borrow_mut().reply_with_fd(tid, source, fd, cloexec);
+    let give = |source: BorrowedFd<'_>| cx.hv.tracer.borrow_mut().reply_with_fd(tid, source, Some(fd), cloexec);
     let given = match file.file.as_ref().map(|file| file.backing()) {
         Some(Backing::Memory(memory)) => {
             let flags = OFlags::from_bits_retain((file.flags.get() & REOPEN_FLAGS).bits());
@@ -75,10 +75,8 @@ pub fn hand_over(cx: &Ctx, file: &Rc<OpenFile>, min: i32, cloexec: bool) -> Opti
         None => give(anew(cx.hv.nowhere(), OFlags::PATH)?.as_fd()),
     };
     // Not given: the number is beyond the guest's RLIMIT_NOFILE.
-    given.then(|| {
-        files.insert(fd, file.clone(), cloexec);
-        fd
-    })
+    files.insert(given?, file.clone(), cloexec);
+    given
 }
 
 /// Another description of one of umvu's own files.

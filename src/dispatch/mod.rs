@@ -141,7 +141,7 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_execveat => exec::execveat(cx).await,
 
         libc::SYS_prctl => process::prctl(cx).await,
-        libc::SYS_seccomp => process::seccomp(cx).await,
+        libc::SYS_seccomp | libc::SYS_landlock_restrict_self => process::confine(cx).await,
         libc::SYS_umask => process::umask(cx).await,
         libc::SYS_setuid
         | libc::SYS_setgid

@@ -16,8 +16,8 @@ use crate::abi::{RawCall, Stat, Statx, StatxTimestamp};
 use crate::trap::Reply;
 use crate::view::{Found, HostPlace, HostRights, Place};
 
-use super::Ctx;
 use super::context::HostFile;
+use super::{Ctx, host};
 
 const SET_UID: u32 = 0o4000;
 const SET_GID: u32 = 0o2000;
@@ -467,7 +467,11 @@ pub async fn open(
         let device = device(owner.mode, owner.rdev, file.mount.flags())?;
         return cx.with_paths(&[(1, device.as_bytes())]).await;
     }
-    let reply = cx.call_with_paths(call, &[(1, file)]).await?;
+    let reply = if (meta.is_file() || meta.is_dir()) && !temporary {
+        host::open_existing(cx, call, file, flags).await?
+    } else {
+        cx.call_with_paths(call, &[(1, file)]).await?
+    };
     let refused = matches!(reply, Reply::Return(result) if result == -i64::from(libc::EACCES));
     if refused && creds.has(Cap::DacOverride) && widen(cx, path, &meta, owner) {
         return cx.call_with_paths(call, &[(1, file)]).await;

@@ -13,9 +13,9 @@ pub async fn umask(cx: &Ctx) -> Result<Reply, Errno> {
     Ok(Reply::Passthrough)
 }
 
-/// A process that has filters of its own expects no calls that it does not make itself: its agent has to rest.
-pub async fn seccomp(cx: &Ctx) -> Result<Reply, Errno> {
-    cx.task.process().filtered.set(true);
+/// seccomp(2) and landlock_restrict_self(2): what a process may do no longer, neither its agent nor umvu may do for it.
+pub async fn confine(cx: &Ctx) -> Result<Reply, Errno> {
+    cx.task.process().confined.set(true);
     Ok(Reply::Passthrough)
 }
 
@@ -30,7 +30,7 @@ pub async fn prctl(cx: &Ctx) -> Result<Reply, Errno> {
         }
         (libc::PR_GET_DUMPABLE, _) => Ok(Reply::Return(mm.dumpable.get().into())),
         (CONTROL_OPTION, _) => control::call(cx).await,
-        (libc::PR_SET_SECCOMP, _) => seccomp(cx).await,
+        (libc::PR_SET_SECCOMP, _) => confine(cx).await,
         _ => super::ids::prctl(cx).await,
     }
 }

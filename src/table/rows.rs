@@ -378,7 +378,7 @@ pub static TABLE: &[Entry] = &[
     row(443, "quotactl_fd", &[Fd, Int, Path, Ptr], Treat::Serve(ByFd(0))),
     row(444, "landlock_create_ruleset", &[], Treat::Pass(PROCESS)),
     row(445, "landlock_add_rule", &[], Treat::Pass(PROCESS)),
-    row(446, "landlock_restrict_self", &[], Treat::Pass(PROCESS)),
+    row(446, "landlock_restrict_self", &[Fd, Flags], Treat::Serve(Always)),
     row(447, "memfd_secret", &[], Treat::Pass(MEMORY)),
     row(448, "process_mrelease", &[], Treat::Pass(MEMORY)),
     row(449, "futex_waitv", &[], Treat::Pass(PROCESS)),

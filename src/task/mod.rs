@@ -71,8 +71,8 @@ pub struct Process {
     pub level: Cell<FdLevel>,
     /// Its filters catch calls on ids and owners, as needed where ids are virtual.
     pub ids_caught: Cell<bool>,
-    /// It has filters of its own.
-    pub filtered: Cell<bool>,
+    /// It has given up some of its own rights, to filters or to Landlock.
+    pub confined: Cell<bool>,
 }
 
 /// An exec in progress.
@@ -130,7 +130,7 @@ impl Task {
             running: RefCell::new(None),
             level: Cell::new(FdLevel::default()),
             ids_caught: Cell::new(false),
-            filtered: Cell::new(false),
+            confined: Cell::new(false),
             home: RefCell::new(None),
         };
         Rc::new(Task {
@@ -165,7 +165,7 @@ impl Task {
                 running: RefCell::new(process.running.borrow().clone()),
                 level: Cell::new(process.level.get()),
                 ids_caught: Cell::new(process.ids_caught.get()),
-                filtered: Cell::new(process.filtered.get()),
+                confined: Cell::new(process.confined.get()),
                 home: RefCell::new(None),
             })
         };

@@ -57,19 +57,21 @@ impl Listener {
         let _ = sys::notify_send(self.fd.as_fd(), notification.id, value, error, flags);
     }
 
-    /// Makes the caller have a file at this number and ends the call with that number as its result.
+    /// Makes the caller have a file, at this number or else at the lowest free one, and ends the call with the number as
+    /// its result.
     pub fn answer_with_fd(
         &self,
         notification: Notification,
         file: BorrowedFd<'_>,
-        at: i32,
+        at: Option<i32>,
         cloexec: bool,
-    ) -> Result<(), Errno> {
+    ) -> Result<i32, Errno> {
+        let set = at.map_or(0, |_| libc::SECCOMP_ADDFD_FLAG_SETFD);
         let place = libc::seccomp_notif_addfd {
             id: notification.id,
-            flags: (libc::SECCOMP_ADDFD_FLAG_SETFD | libc::SECCOMP_ADDFD_FLAG_SEND) as u32,
+            flags: (set | libc::SECCOMP_ADDFD_FLAG_SEND) as u32,
             srcfd: file.as_raw_fd() as u32,
-            newfd: at as u32,
+            newfd: at.unwrap_or(0) as u32,
             newfd_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
         };
         sys::notify_add_fd(self.fd.as_fd(), &place)

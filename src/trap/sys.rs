@@ -340,7 +340,7 @@ pub fn notify_send(listener: BorrowedFd<'_>, id: u64, val: i64, error: i32, flag
         .map(drop)
 }
 
-pub fn notify_add_fd(listener: BorrowedFd<'_>, place: &libc::seccomp_notif_addfd) -> Result<()> {
+pub fn notify_add_fd(listener: BorrowedFd<'_>, place: &libc::seccomp_notif_addfd) -> Result<i32> {
     // SAFETY: the structure lives for the call.
     check(
         unsafe {
@@ -352,7 +352,7 @@ pub fn notify_add_fd(listener: BorrowedFd<'_>, place: &libc::seccomp_notif_addfd
         }
         .into(),
     )
-    .map(drop)
+    .map(|number| number as i32)
 }
 
 /// Lets any process of this user trace us, where the Yama module would restrict that to ancestors.

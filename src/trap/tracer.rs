@@ -188,22 +188,19 @@ impl Tracer {
         matches!(self.threads.get(&tid), Some(State::Notified(_)))
     }
 
-    /// Answers a caught call with a file that the thread shall have at this number, if that can be done from here.
-    pub fn reply_with_fd(&mut self, tid: Tid, file: BorrowedFd<'_>, at: i32, cloexec: bool) -> bool {
-        let (Some(state), Some(listener)) = (self.threads.get_mut(&tid), &self.listener) else {
-            return false;
-        };
+    /// Answers a caught call with a file that the thread shall have, at this number or else at the lowest free one, if
+    /// that can be done from here; the number.
+    pub fn reply_with_fd(&mut self, tid: Tid, file: BorrowedFd<'_>, at: Option<i32>, cloexec: bool) -> Option<i32> {
+        let (state, listener) = (self.threads.get_mut(&tid)?, self.listener.as_ref()?);
         let State::Notified(notification) = *state else {
-            return false;
+            return None;
         };
         // The caller takes the file itself while umvu waits: the kernel wakes both wherever a core is idle.
         let _same_core = SameCore::with(tid);
-        // EBADF: the number is beyond the guest's RLIMIT_NOFILE.
-        let done = listener.answer_with_fd(notification, file, at, cloexec).is_ok();
-        if done {
-            *state = State::Running;
-        }
-        done
+        // EBADF or EMFILE: the number is beyond the guest's RLIMIT_NOFILE.
+        let number = listener.answer_with_fd(notification, file, at, cloexec).ok()?;
+        *state = State::Running;
+        Some(number)
     }
 
     /// Brings a thread from its notification to a stop.
