@@ -185,7 +185,7 @@ async fn patch(cx: &Ctx, end: u64) -> Option<()> {
     let present = cx.task.mm().agent.borrow().clone();
     let agent = match present {
         Some(agent) => agent,
-        None => map(cx, site.address()).await?,
+        None => map(cx, &site).await?,
     };
     if agent.used == Slots::COUNT {
         return None;
@@ -201,16 +201,17 @@ async fn patch(cx: &Ctx, end: u64) -> Option<()> {
     Some(())
 }
 
-/// Puts an agent into the caller's memory, where jumps from near `site` reach it.
-async fn map(cx: &Ctx, site: u64) -> Option<Agent> {
-    const BELOW: u64 = 16 << 20;
-    let hint = (site / LEN * LEN).saturating_sub(BELOW);
+/// Puts an agent into the caller's memory, where jumps between it and the site reach.
+async fn map(cx: &Ctx, site: &Site) -> Option<Agent> {
     let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
     let kind = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-    let address = cx
-        .run(libc::SYS_mmap, [hint, LEN, protection, kind, u64::MAX, 0])
-        .await
-        .ok()? as u64;
+    let args = [beside(site), LEN, protection, kind, u64::MAX, 0];
+    let address = cx.run(libc::SYS_mmap, args).await.ok()? as u64;
+    if Slots::code(address, 0, site).is_none() {
+        // Unmapping what was just mapped cannot fail.
+        let _ = cx.run(libc::SYS_munmap, [address, LEN, 0, 0, 0, 0]).await;
+        return None;
+    }
     let facts = facts(&cx.hv, known(&cx.hv, &cx.task));
     let agent = Agent {
         address,
@@ -218,7 +219,14 @@ async fn map(cx: &Ctx, site: u64) -> Option<Agent> {
         knows: facts.knows,
         generation: facts.generation,
     };
-    let written = cx.memory().patch(address, &image(&facts)).ok();
-    cx.task.mm().agent.replace(written.map(|()| agent.clone()));
-    written.map(|()| agent)
+    cx.memory().patch(address, &image(&facts)).ok()?;
+    cx.task.mm().agent.replace(Some(agent.clone()));
+    Some(agent)
+}
+
+/// An address where most likely nothing is: below the libraries, or below a program that has a fixed address.
+fn beside(site: &Site) -> u64 {
+    const BELOW: u64 = 16 << 20;
+    const LOWEST: u64 = 1 << 20;
+    (site.address() / LEN * LEN).saturating_sub(BELOW).max(LOWEST)
 }

@@ -15,6 +15,8 @@ int main(int argc, char **argv) {
     int fd = open(path, O_CREAT | O_RDWR, 0600);
     if (fd < 0 || write(fd, "hello", 5) != 5 || pread(fd, text, sizeof text, 0) != 5) return 1;
     printf("%s %ld\n", text, (long)lseek(fd, 0, SEEK_END));
+    for (int n = 0; n < 30; n++)
+        if (access("/etc/passwd", R_OK) || !access("/etc/none", R_OK) || access(path, W_OK)) return 2;
     signal(SIGUSR1, handler);
     pid_t child = fork();
     if (child == 0) {
