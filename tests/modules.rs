@@ -140,7 +140,7 @@ fn a_bind_over_the_root_is_seen_by_who_enters_it() {
 /// A root tree with a shell, some programs and their libraries, copied from this machine.
 fn tree(work: &Work) {
     let script = "mkdir -p tree/bin tree/etc tree/tmp tree/dev tree/proc tree/sys tree/sub/dir && cd tree && \
-        for p in sh cat ls readlink mkdir ln stat id chown chmod mknod touch rm su env head grep; do \
+        for p in sh cat ls readlink mkdir ln stat id chown chmod mknod touch rm su env head tail sed grep; do \
           path=$(readlink -f $(command -v $p)); cp $path bin/$p; \
           ldd $path | grep -o '/[^ ]*' | while read lib; do mkdir -p .$(dirname $lib); cp -L $lib .$lib; done; \
         done; \
@@ -201,6 +201,24 @@ fn a_root_of_its_own() {
          cat /proc/self/comm; mkdir -p /a/b/c; cd /a/b/c; rm -r /a; ls ..; nothere; /etc/passwd; echo $?",
     );
     assert!(seen.contains("script /bin/script c\n"), "{seen}");
+}
+
+/// What is wrong with a program is what the kernel says, whoever looks for its interpreter.
+#[test]
+fn programs_that_cannot_be_run() {
+    let seen = compare_in_tree(
+        &["--as-root"],
+        "cd /tmp; head -c 18 /bin/cat > foreign; printf '\\267' >> foreign; tail -c +20 /bin/cat >> foreign; head -c 64 /bin/cat > cut; \
+         printf '\\177ELF' > magic; head -c 4096 /bin/cat > short; : > empty; printf '#!/nowhere\\n' > lost; \
+         printf '#!/etc/passwd\\n' > denied; printf '#!\\n' > nobody; printf '#!/tmp/cut\\n' > indirect; ln -s circle circle; \
+         for l in a b; do printf '#!/tmp/%s\\n' $l > loop$l; done; printf '#!/tmp/loopb\\n' > loopa; printf '#!/tmp/loopa\\n' > loopb; \
+         sed 's,/ld-linux-x86-64.so,/ld-nowhere-x86-64.so,' < /bin/cat > astray; cat /bin/cat > forbidden; \
+         chmod 755 foreign cut magic short empty lost denied nobody indirect loopa loopb astray; \
+         for name in foreign cut magic short empty lost denied nobody indirect loopa astray forbidden circle nothing .; do \
+           env ./$name; echo $name $?; done",
+    );
+    // env(1) takes what the kernel does not execute for a script of the shell.
+    assert!(seen.contains("foreign 2\n") && seen.contains("short 139\n"), "{seen}");
 }
 
 #[test]

@@ -563,8 +563,9 @@ impl Tracer {
                 let state = rewind(tid, frame, next);
                 self.threads.insert(tid, state);
             }
-            // All other signals are blocked on this way; SIGSTOP waits for its end.
-            Some(State::Rewinding { mut frame, next }) => {
+            // SIGSTOP waits for the end of this way. All other signals are blocked on it, but for those that the kernel
+            // forces on a thread because it cannot go on, as when a program could not be loaded.
+            Some(State::Rewinding { mut frame, next }) if signal == libc::SIGSTOP => {
                 frame.signal = signal;
                 let _ = sys::cont(tid, 0);
                 self.threads.insert(tid, State::Rewinding { frame, next });
