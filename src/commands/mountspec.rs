@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What to mount before the command starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
-    /// `fuse`, `fuse.NAME`, `overlay` or `bind`
+    /// `fuse`, `fuse.NAME`, `overlay`, `vufs` or `bind`
     pub kind: String,
     /// The FUSE program; for `fuse.NAME` it is NAME.
     pub program: Option<String>,
@@ -104,17 +104,17 @@ impl MountSpec {
         }
         match self.kind.as_str() {
             "" => Err("a mount needs a type: type=fuse or type=bind".into()),
-            "bind" if self.source.is_none() => Err("a bind mount needs source=PATH".into()),
+            "bind" | "vufs" if self.source.is_none() => Err(format!("type={} needs source=PATH", self.kind)),
             "fuse" if self.program.is_none() => {
                 Err("type=fuse needs program=PROGRAM (or use type=fuse.PROGRAM)".into())
             }
             "overlay" if !self.options.iter().any(|option| option.starts_with("lowerdir=")) => {
                 Err("type=overlay needs lowerdir=DIR[:DIR…]".into())
             }
-            "bind" | "fuse" | "overlay" => Ok(()),
+            "bind" | "fuse" | "overlay" | "vufs" => Ok(()),
             kind if kind.strip_prefix("fuse.").is_some_and(|name| !name.is_empty()) => Ok(()),
             other => Err(format!(
-                "type `{other}` is not known; it is fuse, fuse.PROGRAM, overlay or bind"
+                "type `{other}` is not known; it is fuse, fuse.PROGRAM, overlay, vufs or bind"
             )),
         }
     }
@@ -174,6 +174,7 @@ mod tests {
         let error = |text: &str| text.parse::<MountSpec>().unwrap_err();
         assert!(error("type=fuse,target=/m").contains("program="));
         assert!(error("type=bind,target=/m").contains("source="));
+        assert!(error("type=vufs,target=/m").contains("source="));
         assert!(error("type=overlay,target=/m").contains("lowerdir="));
         assert!(error("target=/m").contains("type="));
         assert!(error("type=nfs,target=/m").contains("`nfs`"));

@@ -27,7 +27,8 @@ use super::{APPLETS, Failure, Outcome, client, command_names};
 #[derive(Args)]
 pub struct Run {
     /// Mount before the command starts: type=fuse,program=PROGRAM,source=SOURCE,target=DIR (and readonly, options=…),
-    /// type=overlay,lowerdir=DIR:DIR…,upperdir=DIR,workdir=DIR,target=DIR, or type=bind,source=PATH,target=PATH
+    /// type=overlay,lowerdir=DIR:DIR…,upperdir=DIR,workdir=DIR,target=DIR, type=vufs,source=DIR,target=DIR,o=cow, or
+    /// type=bind,source=PATH,target=PATH
     #[arg(long, value_name = "KEY=VALUE,…")]
     mount: Vec<MountSpec>,
     #[command(flatten)]
@@ -165,6 +166,7 @@ fn modules() -> Vec<Rc<dyn Module>> {
     vec![
         Rc::new(fsmodules::fuse::FuseModule),
         Rc::new(fsmodules::overlay::OverlayModule),
+        Rc::new(fsmodules::overlay::VufsModule),
     ]
 }
 

@@ -28,10 +28,11 @@ const NOTICE: Duration = Duration::from_secs(10);
 #[derive(Args)]
 #[command(
     override_usage = "vumount -t fuse PROGRAM SOURCE MOUNTPOINT [-o OPTIONS] [-r]\n       \
-    vumount -t fuse.PROGRAM SOURCE MOUNTPOINT [-o OPTIONS] [-r]\n       vumount --bind SOURCE MOUNTPOINT [-r]"
+    vumount -t fuse.PROGRAM SOURCE MOUNTPOINT [-o OPTIONS] [-r]\n       vumount --bind SOURCE MOUNTPOINT [-r]\n       \
+    vumount -t vufs SOURCE MOUNTPOINT -o move|merge|cow|mincow [-r]"
 )]
 pub struct Mount {
-    /// fuse, fuse.PROGRAM or bind
+    /// fuse, fuse.PROGRAM, vufs or bind
     #[arg(short = 't', long = "type", default_value = "fuse")]
     kind: String,
     /// Options for the program, as -o of mount(8)
@@ -112,8 +113,8 @@ pub fn mount(spec: &MountSpec, messages: Messages) -> Result<Mounted, Failure> {
         bind(spec, &target)?;
         return Ok(Mounted { target, server: None });
     }
-    if spec.kind == "overlay" {
-        overlay(spec, &target)?;
+    if matches!(spec.kind.as_str(), "overlay" | "vufs") {
+        layered(spec, &target)?;
         return Ok(Mounted { target, server: None });
     }
     let program = spec.program();
@@ -191,19 +192,21 @@ fn bind(spec: &MountSpec, target: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn overlay(spec: &MountSpec, target: &Path) -> Result<(), Failure> {
+/// File systems that umvu serves itself, from other files of the view.
+fn layered(spec: &MountSpec, target: &Path) -> Result<(), Failure> {
     use rustix::mount::MountFlags;
     let mut flags = MountFlags::empty();
     flags.set(MountFlags::RDONLY, spec.readonly);
     let options =
         std::ffi::CString::new(spec.options.join(",")).map_err(|_| Failure::with(1, "an option has a NUL in it"))?;
-    let source = spec.source.as_deref().unwrap_or("overlay");
-    rustix::mount::mount(source, target, "overlay", flags, options.as_c_str()).map_err(|e| {
+    let kind = spec.kind.as_str();
+    let source = spec.source.as_deref().unwrap_or(kind);
+    rustix::mount::mount(source, target, kind, flags, options.as_c_str()).map_err(|e| {
         let why = match e {
-            rustix::io::Errno::INVAL => "a layer or an option that overlay does not take".to_owned(),
+            rustix::io::Errno::INVAL => format!("a layer or an option that {kind} does not take"),
             _ => io_text(&e.into()),
         };
-        Failure::with(1, format!("cannot mount an overlay on {}: {why}", target.display()))
+        Failure::with(1, format!("cannot mount {kind} on {}: {why}", target.display()))
     })?;
     Ok(())
 }

@@ -58,7 +58,8 @@ async fn new_mount(cx: &Ctx, flags: MountFlags) -> Result<Reply, Errno> {
         text(&cx.path(0)?)?
     };
     let data = if cx.arg(4) == 0 { Vec::new() } else { options(cx)? };
-    let at = place(cx, &cx.path(1)?, true).await?;
+    let path = cx.path(1)?;
+    let at = place(cx, &path, true).await?;
     let target = kind(&at)?;
     let files = cx.task.files();
     let file = |fd: i32| -> Option<Rc<dyn File>> { files.get(fd)?.file.clone() };
@@ -75,6 +76,7 @@ async fn new_mount(cx: &Ctx, flags: MountFlags) -> Result<Reply, Errno> {
         fstype: &fstype,
         flags,
         data: &data,
+        path: &text(&path)?,
         target,
         layer: &layer,
         file: &file,

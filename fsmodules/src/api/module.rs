@@ -29,7 +29,9 @@ pub struct MountRequest<'a> {
     pub flags: MountFlags,
     /// The comma-separated options.
     pub data: &'a [u8],
-    /// What kind of file it is mounted on.
+    /// What it is mounted on, as the caller has it.
+    pub path: &'a str,
+    /// What kind of file that is.
     pub target: FileKind,
     /// The file at a path of the caller's, for file systems that are built on others.
     pub layer: &'a dyn Fn(String) -> Op<'a, Rc<dyn Vnode>>,

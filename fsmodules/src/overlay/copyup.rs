@@ -11,6 +11,8 @@ use crate::api::{
 };
 
 const CHUNK: usize = 128 << 10;
+/// The permissions that whoever owns a copy needs to change it.
+const OWN: u32 = 0o600;
 
 impl OverlayNode {
     /// Makes sure that it is in the upper layer; without `data` its content does not matter.
@@ -31,11 +33,12 @@ impl OverlayNode {
             if self.upper().is_some() {
                 return Ok(());
             }
+            let added = if self.is_anybodys(cx) { OWN } else { 0 };
             let mounter = Mounter::of(cx);
             let cx = mounter.cx();
             let to = parent.upper().ok_or(Errno::EROFS)?;
             let (work, temporary) = (self.fs.work()?.clone(), self.fs.temporary()?);
-            let copied = self.copy_to(cx, &work, &temporary, data).await;
+            let copied = self.copy_to(cx, &work, &temporary, data, added).await;
             let placed = match copied {
                 Ok(copy) => {
                     let renamed = work.rename(cx, &temporary, &to, &name, RenameFlags::empty()).await;
@@ -61,7 +64,15 @@ impl OverlayNode {
         })
     }
 
-    async fn copy_to(&self, cx: Cx<'_>, work: &Rc<dyn Vnode>, name: &Name, data: bool) -> Result<Rc<dyn Vnode>, Errno> {
+    /// With these permissions besides its own.
+    async fn copy_to(
+        &self,
+        cx: Cx<'_>,
+        work: &Rc<dyn Vnode>,
+        name: &Name,
+        data: bool,
+        added: u32,
+    ) -> Result<Rc<dyn Vnode>, Errno> {
         let source = self.top()?;
         let attr = source.attr(cx, AttrQuery::default()).await?;
         let copy = match self.kind() {
@@ -89,7 +100,7 @@ impl OverlayNode {
         }
         if self.kind() != FileKind::Symlink {
             let mode = SetAttr {
-                mode: Some(attr.mode & 0o7777),
+                mode: Some(attr.mode & 0o7777 | added),
                 ..SetAttr::default()
             };
             copy.setattr(cx, mode).await?;
@@ -140,7 +151,7 @@ impl OverlayNode {
             };
             node.setattr(cx, whole).await?;
         }
-        if self.fs.volatile {
+        if self.fs.setup.volatile {
             Ok(())
         } else {
             to.fsync(cx, false).await

@@ -62,6 +62,9 @@ impl OverlayNode {
                     continue;
                 }
                 let name = Name::new(&entry.name)?;
+                if self.shows_not(&name) {
+                    continue;
+                }
                 // Marked files are whiteouts only in the upper layers of a merge, devices everywhere.
                 let suspicious =
                     entry.kind == MAYBE_WHITEOUT[0] || entry.kind == MAYBE_WHITEOUT[1] && n + 1 < layers.len();

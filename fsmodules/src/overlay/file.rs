@@ -86,7 +86,7 @@ impl File for OverlayFile {
         self.opened.flush(cx)
     }
     fn fsync<'a>(&'a self, cx: Cx<'a>, data_only: bool) -> Op<'a, ()> {
-        if self.node.fs.volatile {
+        if self.node.fs.setup.volatile {
             return done(());
         }
         Box::pin(async move { self.current(cx).await?.fsync(cx, data_only).await })

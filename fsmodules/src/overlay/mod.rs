@@ -1,11 +1,12 @@
 //! Layered trees, in the manner and with the on-disk form of the kernel's overlayfs (Documentation/filesystems/
 //! overlayfs.rst) mounted with `userxattr`.
 //!
-//! [`node`] is the merged tree, [`dir`] and [`mod@file`] what is open in it, [`copyup`] the first write to a file of a lower
-//! layer, by the [`mounter`], [`names`] what is made, removed and renamed. Layers are vnodes, of the host or of any mount
-//! of the view. Redirected directories and metadata-only copies are refused, as the kernel refuses them with
+//! [`node`] is the merged tree, [`dir`] and [`mod@file`] what is open in it, [`change`] says in which layer something is
+//! changed, [`copyup`] is the first write to a file of a lower layer, by the [`mounter`], [`names`] what is made, removed
+//! and renamed; [`vufs`] puts one tree in front of another. Layers are vnodes, of the host or of any mount of the view. Redirected directories and metadata-only copies are refused, as the kernel refuses them with
 //! `userxattr`; so are the inode index, fs-verity and NFS export, which the kernel could do.
 
+mod change;
 mod copyup;
 mod dir;
 mod file;
@@ -13,13 +14,17 @@ mod mounter;
 mod names;
 mod node;
 mod options;
+mod vufs;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
+pub use self::vufs::VufsModule;
+
+use self::change::Changes;
 use self::dir::list;
-use self::node::{Key, OverlayNode};
+use self::node::{Key, OverlayNode, Parts};
 use self::options::Options;
 use crate::api::{
     Cx, Description, Errno, FileKind, FileSystem, Module, MountFlags, MountRequest, Name, Op, SetAttr, Vnode,
@@ -72,13 +77,11 @@ async fn mount(cx: Cx<'_>, request: &MountRequest<'_>) -> Result<Rc<dyn FileSyst
         None => None,
     };
     check_overlap(upper.iter().flat_map(|(upper, work)| [upper, work]).chain(&lower))?;
-    let numbered_apart = !one_device(upper.iter().map(|(upper, _)| upper).chain(&lower));
-    let root = node::Parts {
+    let root = Parts {
         upper: upper.as_ref().map(|(upper, _)| upper.clone()),
         lower: lower.into_iter().enumerate().map(|(n, node)| (n + 1, node)).collect(),
     };
-    let fs = Rc::new_cyclic(|me| OverlayFs {
-        me: me.clone(),
+    let setup = Setup {
         work: upper.map(|(_, work)| work),
         description: Description {
             fstype: "overlay".into(),
@@ -87,15 +90,10 @@ async fn mount(cx: Cx<'_>, request: &MountRequest<'_>) -> Result<Rc<dyn FileSyst
         },
         read_only: options.upper.is_none() || request.flags.contains(MountFlags::RDONLY),
         volatile: options.volatile,
-        numbered_apart,
-        nodes: RefCell::default(),
-        root: RefCell::default(),
-        last_id: Cell::new(0),
-        last_temporary: Cell::new(0),
-    });
-    let root = fs.node(cx, root, None).await?;
-    fs.root.replace(Some(root));
-    Ok(fs)
+        changes: Changes::Above,
+        private: None,
+    };
+    Ok(OverlayFs::start(cx, setup, root).await?)
 }
 
 /// The upper and the work directory must be separate trees of one file system.
@@ -175,13 +173,21 @@ fn one_device<'a>(mut layers: impl Iterator<Item = &'a Rc<dyn Vnode>>) -> bool {
     layers.all(|layer| dev(layer) == Some(first))
 }
 
-pub struct OverlayFs {
-    me: Weak<OverlayFs>,
+/// What a mount decides.
+struct Setup {
     work: Option<Rc<dyn Vnode>>,
     description: Description,
     read_only: bool,
     /// Nothing is synced before it takes its place.
     volatile: bool,
+    changes: Changes,
+    /// A name in the root that the merged tree does not show.
+    private: Option<Name>,
+}
+
+pub struct OverlayFs {
+    me: Weak<OverlayFs>,
+    setup: Setup,
     /// Inode numbers need the layer's number in them, as layers may use the same ones.
     numbered_apart: bool,
     /// Layer 0 is the upper one.
@@ -192,6 +198,22 @@ pub struct OverlayFs {
 }
 
 impl OverlayFs {
+    async fn start(cx: Cx<'_>, setup: Setup, root: Parts) -> Result<Rc<OverlayFs>, Errno> {
+        let numbered_apart = !one_device(root.upper.iter().chain(root.lower.iter().map(|(_, node)| node)));
+        let fs = Rc::new_cyclic(|me| OverlayFs {
+            me: me.clone(),
+            setup,
+            numbered_apart,
+            nodes: RefCell::default(),
+            root: RefCell::default(),
+            last_id: Cell::new(0),
+            last_temporary: Cell::new(0),
+        });
+        let root = fs.node(cx, root, None).await?;
+        fs.root.replace(Some(root));
+        Ok(fs)
+    }
+
     fn this(&self) -> Rc<OverlayFs> {
         self.me
             .upgrade()
@@ -200,11 +222,15 @@ impl OverlayFs {
 
     /// `EROFS` without an upper layer.
     fn check_writable(&self) -> Result<(), Errno> {
-        if self.read_only { Err(Errno::EROFS) } else { Ok(()) }
+        if self.setup.read_only {
+            Err(Errno::EROFS)
+        } else {
+            Ok(())
+        }
     }
 
     fn work(&self) -> Result<&Rc<dyn Vnode>, Errno> {
-        self.work.as_ref().ok_or(Errno::EROFS)
+        self.setup.work.as_ref().ok_or(Errno::EROFS)
     }
 
     /// A name in the work directory that nothing has.
@@ -231,7 +257,7 @@ impl FileSystem for OverlayFs {
         }
     }
     fn describe(&self) -> Description {
-        self.description.clone()
+        self.setup.description.clone()
     }
     fn shutdown(&self) {
         // The root holds the file system, and the other way round.

@@ -37,8 +37,8 @@ impl OverlayNode {
         if self.removed.get() {
             return Err(Errno::ENOENT);
         }
-        let top: Rc<dyn Vnode> = self.top()?;
-        top.permission(cx, Access::WRITE | Access::EXECUTE).await?;
+        let mask = self.asked(cx, Access::WRITE | Access::EXECUTE);
+        self.top()?.permission(cx, mask).await?;
         self.copy_up(cx, true).await?;
         self.upper().ok_or(Errno::EROFS)
     }
@@ -108,19 +108,52 @@ impl OverlayNode {
         self.fs.node(cx, parts, Some((self.this(), name.clone()))).await
     }
 
-    pub async fn make_file(&self, cx: Cx<'_>, name: &Name, mode: u32, flags: OpenFlags) -> Result<Created, Errno> {
+    /// Makes something new, in the layer where that is to be done.
+    async fn make<T>(
+        &self,
+        cx: Cx<'_>,
+        name: &Name,
+        make: impl AsyncFn(Rc<dyn Vnode>, &Name) -> Result<(Rc<dyn Vnode>, T), Errno>,
+    ) -> Result<(Rc<OverlayNode>, T), Errno> {
+        let beneath = async |dir: Rc<dyn Vnode>| make(dir, name).await;
+        if let Some((node, made)) = self.change_beneath(cx, &[(self, name)], beneath).await? {
+            let parts = Parts {
+                upper: None,
+                lower: vec![(1, node)],
+            };
+            return Ok((self.fs.node(cx, parts, Some((self.this(), name.clone()))).await?, made));
+        }
         let site = self.site(cx, name).await?;
-        let made = site.dir.clone().create(cx, &site.name, mode, flags).await?;
-        let node = self.settle(cx, &site, made.node, name).await?;
-        Ok(created(node, made.file))
+        let (node, made) = make(site.dir.clone(), &site.name).await?;
+        Ok((self.settle(cx, &site, node, name).await?, made))
+    }
+
+    pub async fn make_file(&self, cx: Cx<'_>, name: &Name, mode: u32, flags: OpenFlags) -> Result<Created, Errno> {
+        let make = async |dir: Rc<dyn Vnode>, name: &Name| {
+            let made = dir.create(cx, name, mode, flags).await?;
+            Ok((made.node, made.file))
+        };
+        let (node, file) = self.make(cx, name, make).await?;
+        Ok(created(node, file))
     }
 
     /// `O_TMPFILE`
     pub async fn make_nameless(&self, cx: Cx<'_>, mode: u32, flags: OpenFlags) -> Result<Created, Errno> {
-        let made = self.changeable(cx).await?.tmpfile(cx, mode, flags).await?;
-        let parts = Parts {
-            upper: Some(made.node),
-            lower: Vec::new(),
+        let make = async |dir: Rc<dyn Vnode>| dir.tmpfile(cx, mode, flags).await;
+        let (made, below) = match self.change_beneath(cx, &[], make).await? {
+            Some(made) => (made, true),
+            None => (make(self.changeable(cx).await?).await?, false),
+        };
+        let parts = if below {
+            Parts {
+                upper: None,
+                lower: vec![(1, made.node)],
+            }
+        } else {
+            Parts {
+                upper: Some(made.node),
+                lower: Vec::new(),
+            }
         };
         let node = self.fs.node(cx, parts, None).await?;
         Ok(created(node, made.file))
@@ -131,24 +164,28 @@ impl OverlayNode {
             // It would be a whiteout.
             return Err(Errno::EPERM);
         }
-        let site = self.site(cx, name).await?;
-        let node = site.dir.mknod(cx, &site.name, mode, rdev).await?;
-        Ok(self.settle(cx, &site, node, name).await?)
+        let make = async |dir: Rc<dyn Vnode>, name: &Name| Ok((dir.mknod(cx, name, mode, rdev).await?, ()));
+        Ok(self.make(cx, name, make).await?.0)
     }
 
     pub async fn make_directory(&self, cx: Cx<'_>, name: &Name, mode: u32) -> Result<Rc<dyn Vnode>, Errno> {
-        let site = self.site(cx, name).await?;
-        let node = site.dir.mkdir(cx, &site.name, mode).await?;
-        Ok(self.settle(cx, &site, node, name).await?)
+        let make = async |dir: Rc<dyn Vnode>, name: &Name| Ok((dir.mkdir(cx, name, mode).await?, ()));
+        Ok(self.make(cx, name, make).await?.0)
     }
 
     pub async fn make_symlink(&self, cx: Cx<'_>, name: &Name, target: &[u8]) -> Result<Rc<dyn Vnode>, Errno> {
-        let site = self.site(cx, name).await?;
-        let node = site.dir.symlink(cx, &site.name, target).await?;
-        Ok(self.settle(cx, &site, node, name).await?)
+        let make = async |dir: Rc<dyn Vnode>, name: &Name| Ok((dir.symlink(cx, name, target).await?, ()));
+        Ok(self.make(cx, name, make).await?.0)
     }
 
     pub async fn make_link(&self, cx: Cx<'_>, target: &Rc<OverlayNode>, name: &Name) -> Result<(), Errno> {
+        let make = async |dir: Rc<dyn Vnode>| {
+            let file = target.beneath().ok_or(Errno::EROFS)?;
+            dir.link(cx, &file, name).await
+        };
+        if self.change_beneath(cx, &[(self, name)], make).await?.is_some() {
+            return Ok(());
+        }
         let site = self.site(cx, name).await?;
         target.copy_up(cx, true).await?;
         let file = target.top()?;
@@ -174,6 +211,9 @@ impl OverlayNode {
 
     /// May the caller remove this name (the sticky bit)?
     async fn check_sticky(&self, cx: Cx<'_>, victim: &OverlayNode) -> Result<(), Errno> {
+        if victim.is_anybodys(cx) {
+            return Ok(());
+        }
         let creds = Creds::for_files(cx.caller.ids());
         if may_remove(&creds, &self.owner(cx).await?, &victim.owner(cx).await?) {
             Ok(())
@@ -191,6 +231,17 @@ impl OverlayNode {
 
     pub async fn remove(&self, cx: Cx<'_>, name: &Name, directory: bool) -> Result<(), Errno> {
         let child = self.child(cx, name).await?;
+        let make = async |dir: Rc<dyn Vnode>| {
+            self.check_sticky(cx, &child).await?;
+            if directory {
+                dir.rmdir(cx, name).await
+            } else {
+                dir.unlink(cx, name).await
+            }
+        };
+        if self.change_beneath(cx, &[(self, name)], make).await?.is_some() {
+            return Ok(());
+        }
         let upper = self.changeable(cx).await?;
         self.check_sticky(cx, &child).await?;
         if directory && !child.merged(cx).await?.is_empty() {
@@ -235,10 +286,13 @@ impl OverlayNode {
         if flags.contains(RenameFlags::WHITEOUT) {
             return Err(Errno::EINVAL);
         }
+        let moved = self.child(cx, name).await?;
+        if self.move_beneath(cx, (name, &moved), new_dir, new_name, flags).await? {
+            return Ok(());
+        }
         if flags.contains(RenameFlags::EXCHANGE) {
             return self.exchange_names(cx, name, new_dir, new_name).await;
         }
-        let moved = self.child(cx, name).await?;
         let directory = moved.kind() == FileKind::Directory;
         let from = self.changeable(cx).await?;
         let to = new_dir.changeable(cx).await?;
@@ -285,6 +339,35 @@ impl OverlayNode {
         }
         moved.place.replace(Some((new_dir.clone(), new_name.clone())));
         Ok(())
+    }
+
+    /// Renames in the lower layer, if that is where names are changed.
+    async fn move_beneath(
+        &self,
+        cx: Cx<'_>,
+        (name, moved): (&Name, &OverlayNode),
+        new_dir: &Rc<OverlayNode>,
+        new_name: &Name,
+        flags: RenameFlags,
+    ) -> Result<bool, Errno> {
+        let to = new_dir.beneath();
+        let make = async |from: Rc<dyn Vnode>| {
+            let to = to.as_ref().ok_or(Errno::EROFS)?;
+            to.permission(cx, Access::WRITE | Access::EXECUTE).await?;
+            self.check_sticky(cx, moved).await?;
+            let other = new_dir.child(cx, new_name).await.ok();
+            if let Some(other) = &other {
+                new_dir.check_sticky(cx, other).await?;
+            }
+            from.rename(cx, name, to, new_name, flags).await?;
+            moved.place.replace(Some((new_dir.clone(), new_name.clone())));
+            if let Some(other) = other.filter(|_| flags.contains(RenameFlags::EXCHANGE)) {
+                other.place.replace(Some((self.this(), name.clone())));
+            }
+            Ok(())
+        };
+        let names = [(self, name), (&**new_dir, new_name)];
+        Ok(self.change_beneath(cx, &names, make).await?.is_some())
     }
 
     /// May the caller take this name away, to put the file into `new_dir`?

@@ -99,6 +99,8 @@ impl OverlayFs {
             _ => Key::File(layer, top.id()),
         };
         let known = self.nodes.borrow().get(&key).and_then(Weak::upgrade);
+        // A lower layer in which names are changed may have another file there now.
+        let known = known.filter(|node| layer == 0 || node.top().is_ok_and(|known| known.id() == top.id()));
         if let Some(node) = known {
             if place.is_some() {
                 node.place.replace(place);
@@ -256,8 +258,18 @@ impl OverlayNode {
         Ok(())
     }
 
+    /// Is it a name that the merged tree keeps for itself?
+    pub fn shows_not(&self, name: &Name) -> bool {
+        self.fs.setup.private.as_ref() == Some(name)
+            && self.place.borrow().is_none()
+            && self.kind == FileKind::Directory
+    }
+
     /// What the layers have under a name.
     pub async fn find(&self, cx: Cx<'_>, name: &Name) -> Result<Parts, Errno> {
+        if self.shows_not(name) {
+            return Err(Errno::ENOENT);
+        }
         let from = self.parts.borrow().clone();
         let mut found = Parts {
             upper: None,
@@ -350,7 +362,7 @@ impl Vnode for OverlayNode {
             if mask.contains(Access::WRITE) && writable {
                 self.fs.check_writable()?;
             }
-            self.top()?.permission(cx, mask).await
+            self.top()?.permission(cx, self.asked(cx, mask)).await
         })
     }
     fn lookup<'a>(&'a self, cx: Cx<'a>, name: &'a Name) -> Op<'a, Rc<dyn Vnode>> {
@@ -370,10 +382,12 @@ impl Vnode for OverlayNode {
             if self.kind == FileKind::Directory {
                 return Ok(Rc::new(OverlayDir::new(self)) as Rc<dyn File>);
             }
-            if changes {
-                self.copy_up(cx, !flags.contains(OpenFlags::TRUNC)).await?;
-            }
-            let opened = self.top()?.open(cx, flags).await?;
+            let opened = if changes {
+                let open = async |part: Rc<dyn Vnode>| part.open(cx, flags).await;
+                self.change(cx, !flags.contains(OpenFlags::TRUNC), open).await?
+            } else {
+                self.top()?.open(cx, flags).await?
+            };
             Ok(Rc::new(OverlayFile::new(self, opened)) as Rc<dyn File>)
         })
     }
@@ -416,14 +430,18 @@ impl Vnode for OverlayNode {
     }
     fn setattr<'a>(&'a self, cx: Cx<'a>, change: SetAttr<'a>) -> Op<'a, ()> {
         Box::pin(async move {
-            self.check_change(cx, &change).await?;
-            self.copy_up(cx, change.size != Some(0)).await?;
+            if !self.is_anybodys(cx) {
+                self.check_change(cx, &change).await?;
+            }
             let open = change.file.and_then(|file| file.as_any().downcast_ref::<OverlayFile>());
-            let file = match open {
-                Some(open) => Some(&**open.current(cx).await?),
-                None => None,
+            let make = async |part: Rc<dyn Vnode>| {
+                let file = match open {
+                    Some(open) => Some(&**open.current(cx).await?),
+                    None => None,
+                };
+                part.setattr(cx, SetAttr { file, ..change }).await
             };
-            self.top()?.setattr(cx, SetAttr { file, ..change }).await
+            self.change(cx, change.size != Some(0), make).await
         })
     }
     fn statfs<'a>(&'a self, cx: Cx<'a>) -> Op<'a, StatFs> {
@@ -454,8 +472,9 @@ impl Vnode for OverlayNode {
     }
     fn setxattr<'a>(&'a self, cx: Cx<'a>, name: &'a Name, value: Bytes, flags: XattrFlags) -> Op<'a, ()> {
         Box::pin(async move {
-            self.copy_up(cx, true).await?;
-            self.top()?.setxattr(cx, &in_layer(name)?, value, flags).await
+            let name = in_layer(name)?;
+            let make = async |part: Rc<dyn Vnode>| part.setxattr(cx, &name, value.clone(), flags).await;
+            self.change(cx, true, make).await
         })
     }
     fn removexattr<'a>(&'a self, cx: Cx<'a>, name: &'a Name) -> Op<'a, ()> {
@@ -463,8 +482,8 @@ impl Vnode for OverlayNode {
             let name = in_layer(name)?;
             // An attribute that is not there is no reason to copy the file.
             self.top()?.getxattr(cx, &name).await?;
-            self.copy_up(cx, true).await?;
-            self.top()?.removexattr(cx, &name).await
+            let make = async |part: Rc<dyn Vnode>| part.removexattr(cx, &name).await;
+            self.change(cx, true, make).await
         })
     }
 }
