@@ -36,6 +36,7 @@ fn list() -> String {
     for entry in TABLE {
         match entry.treat {
             Treat::Serve(Catch::Always) => served.add("always caught".into(), entry.name),
+            Treat::Serve(Catch::Given(_)) => served.add("caught only with an address".into(), entry.name),
             Treat::Serve(_) => served.add("caught only on descriptors that may be virtual".into(), entry.name),
             Treat::Pass(why) => passed.add(why.into(), entry.name),
             Treat::Refuse(errno, why) => refused.add(format!("`{errno}`: {why}"), entry.name),

@@ -163,7 +163,9 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_recvmsg => socket::recvmsg(cx).await,
         libc::SYS_recvmmsg => socket::recvmmsg(cx).await,
         libc::SYS_getsockname | libc::SYS_getpeername => socket::name(cx).await,
-        libc::SYS_bind | libc::SYS_connect => socket::bind_or_connect(cx).await,
+        libc::SYS_bind => socket::with_address(cx, 1, true).await,
+        libc::SYS_connect => socket::with_address(cx, 1, false).await,
+        libc::SYS_sendto => socket::with_address(cx, 4, false).await,
 
         _ => cx.elsewhere().await,
     }

@@ -64,11 +64,7 @@ pub async fn sendmsg(cx: &Ctx) -> Result<Reply, Errno> {
     let Ok(message) = cx.read_value::<Msghdr>(cx.arg(1)) else {
         return Ok(Reply::Passthrough);
     };
-    let mut address = None;
-    if message.msg_name != 0 && message.msg_namelen > 2 {
-        let (name, len) = (message.msg_name, message.msg_namelen as usize);
-        address = virtual_address(cx, name, len, false).await?.map(|(address, _)| address);
-    }
+    let address = destination(cx, &message).await?;
     let fds = virtual_fds(cx, &message);
     if address.is_none() && fds.is_empty() {
         return Ok(Reply::Passthrough);
@@ -76,21 +72,40 @@ pub async fn sendmsg(cx: &Ctx) -> Result<Reply, Errno> {
     send(cx, message, cx.int(2), address.as_deref(), fds).await
 }
 
-/// sendmmsg(2): (fd, vector, length, flags). With virtual descriptors, one message after the other.
+/// The address that the kernel is to get in place of a message's own.
+async fn destination(cx: &Ctx, message: &Msghdr) -> Result<Option<Vec<u8>>, Errno> {
+    if message.msg_name == 0 {
+        return Ok(None);
+    }
+    let found = virtual_address(cx, message.msg_name, message.msg_namelen as usize, false).await?;
+    Ok(found.map(|(address, _)| address))
+}
+
+/// sendmmsg(2): (fd, vector, length, flags). With virtual descriptors or addresses, one message after the other.
 pub async fn sendmmsg(cx: &Ctx) -> Result<Reply, Errno> {
     let at = |n: u64| cx.arg(1) + n * size_of::<Mmsghdr>() as u64;
     let count = u64::from(cx.int(2)).min(IOV_MAX);
     let entries = (0..count).map_while(|n| cx.read_value::<Mmsghdr>(at(n)).ok());
     let messages: Vec<Msghdr> = entries.map(|entry| entry.msg_hdr).collect();
-    if messages.iter().all(|message| virtual_fds(cx, message).is_empty()) {
+    let mut parts = Vec::new();
+    for message in messages {
+        parts.push((message, destination(cx, &message).await, virtual_fds(cx, &message)));
+    }
+    if parts
+        .iter()
+        .all(|(_, address, fds)| *address == Ok(None) && fds.is_empty())
+    {
         return Ok(Reply::Passthrough);
     }
-    for (n, message) in (0..).zip(messages) {
-        let reply = send(cx, message, cx.int(3), None, virtual_fds(cx, &message)).await?;
-        match reply {
-            Reply::Return(sent @ 0..) => cx.write_value(at(n) + size_of::<Msghdr>() as u64, &(sent as u32))?,
+    for (n, (message, address, fds)) in (0..).zip(parts) {
+        let sent = match address {
+            Ok(address) => send(cx, message, cx.int(3), address.as_deref(), fds).await,
+            Err(errno) => Err(errno),
+        };
+        match sent {
+            Ok(Reply::Return(sent @ 0..)) => cx.write_value(at(n) + size_of::<Msghdr>() as u64, &(sent as u32))?,
             _ if n > 0 => return Ok(Reply::Return(n as i64)),
-            failed => return Ok(failed),
+            failed => return failed,
         }
     }
     Ok(Reply::Return(count as i64))
@@ -257,17 +272,16 @@ async fn arrive(cx: &Ctx, message: &Msghdr, flags: i32) -> Result<(), Errno> {
     Ok(())
 }
 
-/// bind(2) and connect(2): (fd, address, length).
-pub async fn bind_or_connect(cx: &Ctx) -> Result<Reply, Errno> {
-    let bind = i64::from(cx.call.nr) == libc::SYS_bind;
-    let Some((address, made)) = virtual_address(cx, cx.arg(1), cx.arg(2) as usize, bind).await? else {
+/// bind(2), connect(2) and sendto(2), whose argument `at` is an address, and the next one its length.
+pub async fn with_address(cx: &Ctx, at: usize, bind: bool) -> Result<Reply, Errno> {
+    let Some((address, made)) = virtual_address(cx, cx.arg(at), cx.arg(at + 1) as usize, bind).await? else {
         return Ok(Reply::Passthrough);
     };
     let slot = cx.scratch().await?;
     cx.write(slot.address, &address)?;
     let mut call = cx.call;
-    call.args[1] = slot.address;
-    call.args[2] = address.len() as u64;
+    call.args[at] = slot.address;
+    call.args[at + 1] = address.len() as u64;
     let reply = cx.finish_run(call).await?;
     match (&reply, made) {
         (Reply::Return(0), Some(bound)) => {

@@ -72,6 +72,8 @@ pub enum Catch {
     Ids,
     /// If the caller's ids are virtual, or this argument may be a virtual descriptor.
     FdOrIds(usize),
+    /// If this argument, a pointer, is not null.
+    Given(usize),
 }
 
 impl Catch {
@@ -80,10 +82,10 @@ impl Catch {
         matches!(self, Catch::Ids | Catch::FdOrIds(_))
     }
 
-    /// The arguments to look at.
+    /// The descriptors to look at.
     pub fn args(self) -> Vec<u8> {
         match self {
-            Catch::Always | Catch::Ids => Vec::new(),
+            Catch::Always | Catch::Ids | Catch::Given(_) => Vec::new(),
             Catch::Fd(n) | Catch::FdOrStandard(n) | Catch::FdOrIds(n) => vec![n as u8],
             Catch::Fds(m, n) => vec![m as u8, n as u8],
         }

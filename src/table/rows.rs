@@ -3,7 +3,7 @@
 use fsmodules::api::Errno;
 
 use super::Arg::{self, *};
-use super::Catch::{Always, Fd as ByFd, FdOrIds, FdOrStandard, Fds, Ids};
+use super::Catch::{Always, Fd as ByFd, FdOrIds, FdOrStandard, Fds, Given, Ids};
 use super::{Entry, Treat};
 
 const MEMORY: &str = "concerns the caller's own memory";
@@ -64,7 +64,7 @@ pub static TABLE: &[Entry] = &[
     row(41, "socket", &[], Treat::Pass(KERNEL_FDS)),
     row(42, "connect", &[Fd, Ptr, Int], Treat::Serve(Always)),
     row(43, "accept", &[], Treat::Pass(KERNEL_FDS)),
-    row(44, "sendto", &[], Treat::Pass(KERNEL_FDS)),
+    row(44, "sendto", &[Fd, Buf, Size, Flags, Ptr, Int], Treat::Serve(Given(4))),
     row(45, "recvfrom", &[], Treat::Pass(KERNEL_FDS)),
     row(46, "sendmsg", &[Fd, Ptr, Flags], Treat::Serve(Always)),
     row(47, "recvmsg", &[Fd, Ptr, Flags], Treat::Serve(Always)),

@@ -160,7 +160,7 @@ pub fn of(call: &str, n: usize) -> Option<Named> {
         ("splice" | "copy_file_range", 5) | ("tee" | "vmsplice", 3) => zero(SPLICE),
         ("setxattr" | "lsetxattr" | "fsetxattr", 4) => zero(XATTR),
         ("preadv2" | "pwritev2", 5) => zero(RWF),
-        ("sendmsg" | "recvmsg", 2) => zero(MSG),
+        ("sendmsg" | "recvmsg", 2) | ("sendto", 3) => zero(MSG),
         ("dup3", 2) => zero(DUP),
         _ => None,
     }
@@ -179,7 +179,7 @@ pub fn has_mode(call: &str, args: &[u64; 6]) -> bool {
 /// The argument with data that the call takes; the next one is its length.
 pub fn takes(call: &str) -> Option<usize> {
     match call {
-        "write" | "pwrite64" => Some(1),
+        "write" | "pwrite64" | "sendto" => Some(1),
         "setxattr" | "lsetxattr" | "fsetxattr" => Some(2),
         _ => None,
     }

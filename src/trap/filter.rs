@@ -68,6 +68,8 @@ enum Action {
     Path(u32),
     /// The verdict, if one of these arguments can be a virtual descriptor.
     Fds(Catch, u32),
+    /// The verdict, if this argument is not 0.
+    Given(usize, u32),
 }
 
 /// The filter of every process in a view, on a host that refuses these calls.
@@ -113,7 +115,7 @@ pub fn added_filter(level: FdLevel) -> Vec<u8> {
     ];
     let low = |nr| match action(nr, TRACE) {
         fds @ Action::Fds(..) => fds,
-        Action::Return(_) | Action::Path(_) => Action::Return(ALLOW),
+        Action::Return(_) | Action::Path(_) | Action::Given(..) => Action::Return(ALLOW),
     };
     let low_numbers = 0..level.bound();
     tree(
@@ -156,6 +158,7 @@ fn action(nr: u32, caught: u32) -> Action {
         Some(Treat::Serve(Catch::Always)) if agent::CALLS.contains(&nr.into()) => Action::Path(caught),
         Some(Treat::Serve(Catch::Always)) => Action::Return(caught),
         Some(Treat::Serve(Catch::Ids)) => Action::Return(ALLOW),
+        Some(Treat::Serve(Catch::Given(arg))) => Action::Given(arg, caught),
         Some(Treat::Serve(catch)) => Action::Fds(catch, caught),
     }
 }
@@ -194,7 +197,8 @@ fn tree(ranges: &[(u32, Action)], leaf: &mut impl FnMut(Action) -> Program, code
 fn leaf(action: Action, caught: &[Range<u32>]) -> Program {
     let (catch, verdict) = match action {
         Action::Return(value) => return judge(value),
-        Action::Path(verdict) => return [agents_own(), judge(verdict)].concat(),
+        Action::Path(verdict) => return [pass_if(5, agent::PASS), judge(verdict)].concat(),
+        Action::Given(arg, verdict) => return [pass_if(arg, 0), judge(verdict)].concat(),
         Action::Fds(catch, verdict) => (catch, verdict),
     };
     let verdict = judge(verdict);
@@ -216,14 +220,14 @@ fn leaf(action: Action, caught: &[Range<u32>]) -> Program {
     code
 }
 
-/// Lets calls pass that carry [`agent::PASS`].
-fn agents_own() -> Program {
-    const LAST_ARG: u32 = ARGS + 8 * 5;
+/// Lets calls pass where the argument has this value.
+fn pass_if(arg: usize, value: u64) -> Program {
+    let at = ARGS + 8 * arg as u32;
     vec![
-        op(LOAD, LAST_ARG),
-        branch(JUMP_EQ, agent::PASS as u32, 0, 3),
-        op(LOAD, LAST_ARG + 4),
-        branch(JUMP_EQ, (agent::PASS >> 32) as u32, 0, 1),
+        op(LOAD, at),
+        branch(JUMP_EQ, value as u32, 0, 3),
+        op(LOAD, at + 4),
+        branch(JUMP_EQ, (value >> 32) as u32, 0, 1),
         op(RETURN, ALLOW),
     ]
 }
@@ -291,6 +295,11 @@ mod tests {
                 let with = |fd: u64| call(&code, nr, [fd; 6]);
                 match action(nr, caught) {
                     Action::Return(value) | Action::Path(value) => assert_eq!(with(0), value, "{nr}"),
+                    Action::Given(..) => {
+                        assert_eq!(with(0), ALLOW, "{nr}");
+                        assert_eq!(with(1), caught, "{nr}");
+                        assert_eq!(with(1 << 32), caught, "{nr}");
+                    }
                     Action::Fds(catch, _) => {
                         let standard = matches!(catch, Catch::FdOrStandard(_));
                         assert_eq!(with(2), if standard { caught } else { ALLOW }, "{nr}");

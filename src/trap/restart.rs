@@ -57,6 +57,7 @@ fn may_wait(tid: Tid, call: RawCall) -> bool {
         libc::SYS_fcntl => matches!(call.args[1] as i32, libc::F_SETLKW | libc::F_OFD_SETLKW),
         libc::SYS_flock
         | libc::SYS_connect
+        | libc::SYS_sendto
         | libc::SYS_sendmsg
         | libc::SYS_sendmmsg
         | libc::SYS_recvmsg

@@ -12,6 +12,7 @@ open("f", "w").close(); p(attempt(socket.socket(socket.AF_UNIX).connect, "f"), a
 os.mkdir("d"); os.rename("sock", "d/moved"); c2 = socket.socket(socket.AF_UNIX); p(attempt(c2.connect, "d/moved")); os.symlink("d/moved", "l"); c3 = socket.socket(socket.AF_UNIX); p(attempt(c3.connect, "l")); os.link("d/moved", "hard"); p(attempt(socket.socket(socket.AF_UNIX).connect, "hard"))
 os.chmod("d/moved", 0); p(attempt(socket.socket(socket.AF_UNIX).connect, "d/moved")); os.unlink("d/moved"); p(attempt(socket.socket(socket.AF_UNIX).connect, "d/moved"))
 g = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); g.bind("dgram"); h = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); h.bind("other"); p(h.sendmsg([b"datagram"], [], 0, "dgram"), g.recvfrom(20)[0]); h.connect("dgram"); h.send(b"again"); p(g.recv(10), attempt(socket.socket(socket.AF_UNIX).connect, "dgram"), h.sendmsg([b"msg"]), g.recv(10))
+p(h.sendto(b"to", "dgram"), g.recv(10), [attempt(h.sendto, b"x", path) for path in ("nope", "f", "hard", "d")], h.sendto(b"", "dgram"), g.recv(10))
 g.close(); p(attempt(h.send, b"x")); s.close(); p(attempt(socket.socket(socket.AF_UNIX).connect, "hard"))
 p(attempt(os.chdir, "d")); e = socket.socket(socket.AF_UNIX); e.bind("../rel"); e.listen(); p(attempt(socket.socket(socket.AF_UNIX).connect, "../rel")); os.chdir(".."); p(sorted(os.listdir(".")))
 os.mkfifo("fifo", 0o600); p(stat.S_ISFIFO(os.stat("fifo").st_mode), attempt(os.open, "fifo", os.O_WRONLY | os.O_NONBLOCK))
