@@ -1,9 +1,10 @@
 //! File handles. open_by_handle_at(2) needs privileges, but many compare handles and mount ids.
 
-use fsmodules::api::Errno;
+use fsmodules::api::{Errno, FileKind};
 use zerocopy::IntoBytes;
 
 use crate::trap::Reply;
+use crate::view::VirtualPlace;
 
 use super::Ctx;
 use super::context::Target;
@@ -13,17 +14,26 @@ const AT_SYMLINK_FOLLOW: u32 = libc::AT_SYMLINK_FOLLOW as u32;
 /// AT_HANDLE_MNT_ID_UNIQUE, AT_HANDLE_FID: a wide mount id; any identifier will do.
 const AT_HANDLE_MNT_ID_UNIQUE: u32 = 1;
 const AT_HANDLE_FID: u32 = 0x200;
+/// The handle tells the directory too.
+const AT_HANDLE_CONNECTABLE: u32 = 2;
 
 /// `FILEID_INO64_GEN`, as the kernel's FUSE makes them: a node and a generation.
-const HANDLE_TYPE: i32 = 0x81;
-const HANDLE_LEN: u32 = 12;
+const NODE: i32 = 0x81;
+/// `FILEID_INO64_GEN_PARENT`: those of its directory follow.
+const NODE_AND_PARENT: i32 = 0x82;
+/// `FILEID_IS_CONNECTABLE` and `FILEID_IS_DIR`.
+const IS_CONNECTABLE: i32 = 0x1_0000;
+const IS_DIRECTORY: i32 = 0x2_0000;
 /// `MAX_HANDLE_SZ`
 const MAX_HANDLE_LEN: u32 = 128;
 
 /// name_to_handle_at(2): (dirfd, path, handle, mount id, flags). The handle is a length, a type and the bytes.
 pub async fn name_to_handle_at(cx: &Ctx) -> Result<Reply, Errno> {
     let flags = cx.int(4);
-    if flags & !(AT_EMPTY_PATH | AT_SYMLINK_FOLLOW | AT_HANDLE_MNT_ID_UNIQUE | AT_HANDLE_FID) != 0 {
+    let contrary = AT_HANDLE_FID | AT_HANDLE_CONNECTABLE;
+    if flags & !(AT_EMPTY_PATH | AT_SYMLINK_FOLLOW | AT_HANDLE_MNT_ID_UNIQUE | contrary) != 0
+        || flags & contrary == contrary
+    {
         return Err(Errno::EINVAL);
     }
     let follow = flags & AT_SYMLINK_FOLLOW != 0;
@@ -42,12 +52,28 @@ pub async fn name_to_handle_at(cx: &Ctx) -> Result<Reply, Errno> {
     } else {
         cx.write_value(mount, &place.mount.id())?;
     }
-    cx.write_value(handle, &HANDLE_LEN)?;
-    if room < HANDLE_LEN {
+    let (kind, words) = encode(&place, flags & AT_HANDLE_CONNECTABLE != 0);
+    let len = size_of_val(&words[..]) as u32;
+    cx.write_value(handle, &len)?;
+    if room < len {
         return Err(Errno::EOVERFLOW);
     }
-    cx.write_value(handle + 4, &HANDLE_TYPE)?;
-    let node = place.node().id();
-    cx.write(handle + 8, [node as u32, (node >> 32) as u32, 0].as_bytes())?;
+    cx.write_value(handle + 4, &kind)?;
+    cx.write(handle + 8, words.as_bytes())?;
     Ok(Reply::Return(0))
+}
+
+/// A handle's type and its bytes.
+fn encode(place: &VirtualPlace, connectable: bool) -> (i32, Vec<u32>) {
+    let of = |node: u64| [node as u32, (node >> 32) as u32, 0];
+    let mut words = of(place.node().id()).to_vec();
+    if !connectable {
+        return (NODE, words);
+    }
+    if place.node().kind() == FileKind::Directory {
+        return (NODE | IS_CONNECTABLE | IS_DIRECTORY, words);
+    }
+    let parent = place.dentry.parent();
+    words.extend(of(parent.as_ref().unwrap_or(&place.dentry).node().id()));
+    (NODE_AND_PARENT | IS_CONNECTABLE, words)
 }

@@ -52,6 +52,9 @@ p("linkat", ln(-100, b"f", -100, 0), ln(d, b"../f", -100, 0), ln(d, b"../f", d, 
 def h(size, path=b"f", dfd=-100, flags=0, mid=None):
     b = ctypes.create_string_buffer(struct.pack("Ii", size, 0) + b"\0" * 300); m = ctypes.c_int(); r = call(303, dfd, path, b, ctypes.byref(m) if mid is None else mid, flags); return r, struct.unpack("I", b[:4])[0]
 p("handle", h(0), h(11), h(12), h(128), h(129), h(12, b""), h(12, b"nope"), h(12, b"f", 99), h(12, b"f", fd), h(12, flags=0xff00), h(12, mid=0), call(303, -100, b"f", 0, 0, 0), h(12, b"", fd), h(12, b"s"), h(12, 0))
+import platform
+if tuple(map(int, platform.release().split(".")[:2])) >= (6, 13):
+    p("connectable", h(12, flags=2), h(24, flags=2), h(24, flags=0x202), h(24, b"d", flags=2), h(128, b"s", flags=2), h(128, b"f", 99, 0x202))
 # openat2
 def o2(how, size=24, path=b"f", dfd=-100): return call(437, dfd, path, ctypes.create_string_buffer(how, 5000) if how is not None else 0, size)
 H = lambda f=0, m=0, r=0: struct.pack("QQQ", f, m, r)
