@@ -482,6 +482,21 @@ fn the_trace_is_switched_while_the_view_runs() {
     assert!(!has(&["ls] "]), "{trace}");
 }
 
+/// Test suites look for the set-user-id bit.
+#[test]
+fn umvus_own_fusermount_looks_like_the_hosts() {
+    let work = Work::new();
+    for name in ["fusermount", "fusermount3"] {
+        let script = format!(
+            "program=$(command -v {name}) && stat -c '%A %s' $program && python3 -c \"import os; print(os.stat('$program').st_mode)\""
+        );
+        let outside = work.command("sh").args(["-c", &script]).output().unwrap();
+        if outside.status.success() {
+            assert_eq!(stdout(&work.sh(&script)), stdout(&outside));
+        }
+    }
+}
+
 #[test]
 fn umvus_own_fusermount_unmounts_what_a_dead_server_leaves() {
     let work = Work::new();

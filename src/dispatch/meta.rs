@@ -1,12 +1,14 @@
 //! Attributes: the stat family, access, chmod, chown, utimens, truncate, statfs.
 
+use std::os::unix::ffi::OsStringExt;
+
 use fsmodules::api::{Access, Attr, AttrQuery, Errno, FileKind, MountFlags, SetAttr, SetTime, StatFs, Time, split_dev};
 
 use crate::abi::{Stat, Statfs, Statx, StatxTimestamp, Timespec, Timeval, Utimbuf};
 use crate::trap::Reply;
 use crate::view::{Mount, VirtualPlace};
 
-use super::context::{CWD, Target, check_writable};
+use super::context::{CWD, HostFile, Target, check_writable};
 use super::io::not_path_only;
 use super::{Ctx, host, owners};
 
@@ -51,8 +53,17 @@ pub async fn newfstatat(cx: &Ctx) -> Result<Reply, Errno> {
         Target::Host(file) if cx.task.creds().is_some() => {
             owners::stat(cx, file.as_path(), !no_follow(flags) || file.is_open, cx.arg(2))
         }
-        Target::Host(file) => cx.with_paths(&[(1, &file)]).await,
+        Target::Host(file) => cx.with_paths(&[(1, &shown(&file))]).await,
         Target::Virtual(place) => put_stat(cx, &place, cx.arg(2)).await,
+    }
+}
+
+/// Where the attributes of a file are. One of umvu's commands has those of the host's command that it replaces: test
+/// suites of file systems ask whether fusermount3 is set-user-id, and do nothing if it is not.
+fn shown(file: &HostFile) -> Vec<u8> {
+    match file.mount.replaced() {
+        Some(path) => path.into_os_string().into_vec(),
+        None => file.to_vec(),
     }
 }
 
@@ -121,7 +132,7 @@ pub async fn statx(cx: &Ctx) -> Result<Reply, Errno> {
         Target::Host(file) if cx.task.creds().is_some() => {
             return owners::statx(cx, file.as_path(), !no_follow(flags) || file.is_open);
         }
-        Target::Host(file) => return cx.with_paths(&[(1, &file)]).await,
+        Target::Host(file) => return cx.with_paths(&[(1, &shown(&file))]).await,
         Target::Virtual(place) => place,
     };
     let query = AttrQuery {

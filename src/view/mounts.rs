@@ -101,6 +101,14 @@ impl Mount {
         self.at.borrow().clone()
     }
 
+    /// The host's own file that one of umvu's fittings stands in place of.
+    pub fn replaced(&self) -> Option<PathBuf> {
+        match &*self.at.borrow() {
+            Some(Place::Host(host)) if self.hidden && host.path.exists() => Some(host.path.clone()),
+            _ => None,
+        }
+    }
+
     /// How it shows itself in the mount table.
     pub fn describe(&self) -> Description {
         match (&self.fs, &self.root) {
