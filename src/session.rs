@@ -18,7 +18,7 @@ use crate::control::{Request, Response};
 use crate::dispatch::{self, Ctx};
 use crate::door::Door;
 use crate::hypervisor::Hypervisor;
-use crate::task::{Fs, Task};
+use crate::task::{Fs, Task, clone};
 use crate::trap::{self, EndSignal, Event, Reply, Tid, WaitStatus};
 
 /// A thread whose call the kernel is running for us is looked at again after this.
@@ -174,6 +174,9 @@ impl Session {
             Event::Signal { tid } => self.with(tid, |task| task.signal.raise()),
             Event::Created { parent, child, flags } => {
                 if let Some(parent) = self.hv.task(parent) {
+                    if flags & clone::THREAD != 0 {
+                        dispatch::before_threads(&self.hv, &parent);
+                    }
                     let task = parent.cloned(child, flags);
                     dispatch::forked(&self.hv, &task);
                     self.hv.tasks.borrow_mut().insert(child, task);

@@ -10,11 +10,13 @@
 
 mod facts;
 mod image;
+mod library;
 mod rollback;
 mod site;
 
 pub use facts::{Facts, Knows, Names};
 pub use image::{FACTS, LEN, image};
+pub use library::CLibrary;
 pub use rollback::rollback;
 pub use site::{Site, Slots};
 

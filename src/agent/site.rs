@@ -59,6 +59,28 @@ impl Site {
         CALLS.contains(&nr.into()).then_some(Site { nr, start, end })
     }
 
+    /// All sites in the code at this address.
+    pub fn all(code: &[u8], address: u64) -> Vec<Site> {
+        let found =
+            |(at, window): (usize, &[u8; Site::MAX_LEN])| Site::new(address + (at + Site::MAX_LEN) as u64, *window);
+        let windows = (0..).zip(code.windows(Site::MAX_LEN));
+        windows
+            .filter(|(_, window)| window.ends_with(&SYSCALL))
+            .filter_map(|(at, window)| found((at, window.try_into().ok()?)))
+            .collect()
+    }
+
+    /// The same site where the code is at an address that is higher by this.
+    pub fn moved(self, by: u64) -> Site {
+        let (start, end) = (self.start + by, self.end + by);
+        Site { start, end, ..self }
+    }
+
+    /// Behind its last instruction.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Of its first instruction, which is to be replaced.
     pub fn address(&self) -> u64 {
         self.start
@@ -148,6 +170,14 @@ mod tests {
         assert_eq!(site(end, &[0x90, 6, 1, 0, 0, 0x0f, 5]), None);
         assert_eq!(site(end, &[0xb8, 6, 1, 0, 0, 0x90, 0x90]), None);
         assert_eq!(site(3, &STAT), None);
+    }
+
+    #[test]
+    fn all_sites_of_a_piece_of_code() {
+        let code = [&[0x90; 20], &STAT[..], &[0xb8, 0, 0, 0, 0], &SYSCALL, &[0x90; 3], &STAT].concat();
+        let ends: Vec<u64> = Site::all(&code, 0x1000).iter().map(Site::end).collect();
+        assert_eq!(ends, [0x1000 + 27, 0x1000 + code.len() as u64]);
+        assert_eq!(Site::all(&code, 0x1000)[0].moved(0x100), Site::all(&code, 0x1100)[0]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! When a process gets an agent ([`crate::agent`]), and what the agents are told.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::agent::{CALLS, FACTS, Facts, Knows, LEN, Names, Site, Slots, image};
+use crate::agent::{CALLS, CLibrary, FACTS, Facts, Knows, LEN, Names, Site, Slots, image};
 use crate::hypervisor::Hypervisor;
 use crate::table::FdLevel;
 use crate::task::{Agent, Task};
@@ -21,6 +22,8 @@ pub struct Agents {
     off: Cell<bool>,
     names: RefCell<Names>,
     generation: Cell<u32>,
+    /// Where C libraries make calls, by path and offset: what is read once.
+    libraries: RefCell<HashMap<(String, u64), Rc<[Site]>>>,
     /// Which mounts there were, and whether there was a trace, when all were told last.
     seen: Cell<(u64, bool)>,
 }
@@ -28,6 +31,13 @@ pub struct Agents {
 impl Agents {
     pub fn switch_off(&self) {
         self.off.set(true);
+    }
+
+    fn sites_of(&self, library: &CLibrary<'_>) -> Rc<[Site]> {
+        let key = (library.path.to_owned(), library.offset);
+        let mut libraries = self.libraries.borrow_mut();
+        let read = || library.sites().unwrap_or_default().into();
+        libraries.entry(key).or_insert_with(read).clone()
     }
 
     /// Has what concerns all of them changed?
@@ -176,29 +186,54 @@ fn call_end(cx: &Ctx) -> Option<u64> {
     tracer.call_end(cx.task.tid.get()).filter(|_| allowed)
 }
 
-/// Leads a call site to the agent. Where that is not possible, its calls are caught as ever.
+/// Leads a call site to an agent. Where that is not possible, its calls are caught as ever.
 async fn patch(cx: &Ctx, end: u64) -> Option<()> {
+    let memory = cx.memory();
+    let site = site_at(memory, end)?;
+    let mm = cx.task.mm();
+    if mm.agent.borrow().is_none() {
+        mm.agent.replace(Some(map(cx, &site).await?));
+    }
+    lead(memory, mm.agent.borrow_mut().as_mut()?, &site)
+}
+
+/// The call site with this end.
+fn site_at(memory: Memory, end: u64) -> Option<Site> {
     let mut code = [0; Site::MAX_LEN];
-    let start = end.checked_sub(code.len() as u64)?;
-    cx.memory().read(start, &mut code).ok()?;
-    let site = Site::new(end, code)?;
-    let present = cx.task.mm().agent.borrow().clone();
-    let agent = match present {
-        Some(agent) => agent,
-        None => map(cx, &site).await?,
-    };
+    memory.read(end.checked_sub(code.len() as u64)?, &mut code).ok()?;
+    Site::new(end, code)
+}
+
+fn lead(memory: Memory, agent: &mut Agent, site: &Site) -> Option<()> {
     if agent.used == Slots::COUNT {
         return None;
     }
     let slot = Slots::address(agent.address, agent.used);
-    let memory = cx.memory();
     memory
-        .patch(slot, &Slots::code(agent.address, agent.used, &site)?)
+        .patch(slot, &Slots::code(agent.address, agent.used, site)?)
         .ok()?;
     memory.patch(site.address(), &site.jump(slot)?).ok()?;
-    let used = agent.used + 1;
-    cx.task.mm().agent.replace(Some(Agent { used, ..agent }));
+    agent.used += 1;
     Some(())
+}
+
+/// A process is about to have threads, which is the last moment to patch its C library: all call sites there.
+pub fn before_threads(hv: &Hypervisor, task: &Task) {
+    let (shared, mm, tid) = (is_shared(task), task.mm(), task.tid.get());
+    let mut agent = mm.agent.borrow_mut();
+    let (false, Some(agent)) = (shared, agent.as_mut()) else {
+        return;
+    };
+    let maps = std::fs::read_to_string(format!("/proc/{tid}/maps")).unwrap_or_default();
+    let memory = Memory::new(tid);
+    for library in maps.lines().filter_map(CLibrary::on) {
+        for site in hv.agents.sites_of(&library).iter() {
+            let site = site.moved(library.start);
+            if mm.sites.borrow_mut().insert(site.end()) && site_at(memory, site.end()) == Some(site) {
+                lead(memory, agent, &site);
+            }
+        }
+    }
 }
 
 /// Puts an agent into the caller's memory, where jumps between it and the site reach.
@@ -220,7 +255,6 @@ async fn map(cx: &Ctx, site: &Site) -> Option<Agent> {
         generation: facts.generation,
     };
     cx.memory().patch(address, &image(&facts)).ok()?;
-    cx.task.mm().agent.replace(Some(agent.clone()));
     Some(agent)
 }
 

@@ -35,7 +35,7 @@ mod xattr;
 
 pub mod control;
 
-pub use agent::{Agents, forked, keep_up};
+pub use agent::{Agents, before_threads, forked, keep_up};
 pub use context::Ctx;
 pub use elf::Copies;
 pub use exec::executed;
