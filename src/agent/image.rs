@@ -18,12 +18,10 @@ const NAMES: usize = HEADER + 16;
 /// The offset of the code.
 pub const ENTRY: usize = NAMES + NAMES_LEN;
 /// The offset of the slots.
-pub const SLOTS: usize = 0x940;
+pub const SLOTS: usize = 0x8c0;
 
 /// Longer paths are left to umvu.
 const PATH_MAX: usize = 256;
-/// With more directories on the way it is quicker to ask umvu.
-const DEPTH_MAX: u32 = 8;
 /// Flags of openat(2) that openat2(2) takes otherwise: those that it does not know, and `O_TMPFILE`.
 const OPEN_OTHER: i32 = !0o37_777_703 | 0o20_000_000;
 
@@ -33,7 +31,6 @@ global_asm!(
     NAMES_LEN = const NAMES_LEN,
     ENTRY = const ENTRY,
     PATH_MAX = const PATH_MAX,
-    DEPTH_MAX = const DEPTH_MAX,
     BASIS = const BASIS,
     BELOW_BASIS = const BELOW_BASIS,
     PRIME = const PRIME,
@@ -70,13 +67,15 @@ global_asm!(
     FDCWD = const libc::AT_FDCWD,
     NOFOLLOW = const libc::AT_SYMLINK_NOFOLLOW,
     EMPTY_PATH = const libc::AT_EMPTY_PATH,
-    ST_MODE = const std::mem::offset_of!(libc::stat, st_mode),
-    S_IFMT = const libc::S_IFMT,
-    S_IFLNK = const libc::S_IFLNK,
     O_CREAT = const libc::O_CREAT,
+    O_WRONLY = const libc::O_WRONLY,
+    O_DIRECTORY = const libc::O_DIRECTORY,
     OPEN_OTHER = const OPEN_OTHER,
     RESOLVE_NO_SYMLINKS = const libc::RESOLVE_NO_SYMLINKS,
     ENOENT = const libc::ENOENT,
+    EACCES = const libc::EACCES,
+    ENOTDIR = const libc::ENOTDIR,
+    EISDIR = const libc::EISDIR,
     EINVAL = const libc::EINVAL,
     ENOSYS = const libc::ENOSYS,
     ELOOP = const libc::ELOOP,

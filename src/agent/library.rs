@@ -52,7 +52,7 @@ mod tests {
         let library = CLibrary::on(line).unwrap();
         assert_eq!(
             (library.start, library.len, library.offset),
-            (0x7f02f3_7000, 0x15_6000, 0x26000)
+            (0x7f_02f3_7000, 0x15_6000, 0x26000)
         );
         for other in [
             "r--p 0 fe:00 1 /lib/libc.so.6",

@@ -204,67 +204,52 @@ umvu_agent:
     jz .Lmake
     cmp r13d, {OPENAT}
     je .Lopen
-    cmp r9d, {DEPTH_MAX}
-    ja .Lslow
 
-# No directory on the way may be a symlink. r8: a slash.
-    mov r8, rsp
-.Lnext_slash:
-    inc r8
-    cmp byte ptr [r8 - 1], 0
-    je .Llast
-    cmp byte ptr [r8], '/'
-    jne .Lnext_slash
-    cmp byte ptr [r8 - 1], '/'
-    je .Lnext_slash
-    mov byte ptr [r8], 0
-    call .Lread_link
-    mov byte ptr [r8], '/'
-    cmp rax, -{EINVAL}
-    je .Lnext_slash
-    cmp rax, -{ENOENT}
-    je .Lmake
-    jmp .Lslow
-
-# Nor the file itself, where it is followed.
-.Llast:
+# No directory on the way may be a symlink, nor the file itself where it is followed. r8: where it
+# is cut off for that, or 0.
+    mov r8, rdi
     cmp r13d, {READLINKAT}
-    je .Lmake
+    je .Lnot_followed
     cmp r13d, {UNLINKAT}
-    je .Lmake
+    je .Lnot_followed
     cmp r13d, {MKDIRAT}
-    je .Lmake
-    cmp r13d, {NEWFSTATAT}
-    je .Llast_stat
-    mov eax, r15d
-    cmp r13d, {FACCESSAT2}
-    je .Llast_flags
-    cmp r13d, {UTIMENSAT}
-    je .Llast_flags
+    je .Lnot_followed
+    cmp r13d, {FACCESSAT}
+    je .Lfollowed
+    cmp r13d, {FCHMODAT}
+    je .Lfollowed
     mov eax, r14d
     cmp r13d, {STATX}
-    je .Llast_flags
-    xor eax, eax
-.Llast_flags:
+    cmovne eax, r15d
     test eax, {NOFOLLOW}
-    jnz .Lmake
-    call .Lread_link
-    cmp rax, -{EINVAL}
+    jnz .Lnot_followed
+.Lfollowed:
+    xor r8d, r8d
+    jmp .Lstraight
+.Lnot_followed:
+    dec r8
+    cmp r8, rsp
+    jbe .Lmake
+    cmp byte ptr [r8], '/'
+    jne .Lnot_followed
+    mov byte ptr [r8], 0
+# An open that always fails, as directories cannot be written to; with a symlink on the way it fails with ELOOP.
+.Lstraight:
+    mov qword ptr [rsp + {PATH_MAX}], {O_WRONLY} | {O_DIRECTORY}
+    mov qword ptr [rsp + {PATH_MAX} + 8], 0
+    call .Lopen_straight
+    test r8, r8
+    jz .Lchecked
+    mov byte ptr [r8], '/'
+.Lchecked:
+    cmp rax, -{EISDIR}
+    je .Lmake
+    cmp rax, -{ENOTDIR}
     je .Lmake
     cmp rax, -{ENOENT}
     je .Lmake
-    jmp .Lslow
-.Llast_stat:
-    test r15d, {NOFOLLOW}
-    jnz .Lmake
-    or r15d, {NOFOLLOW}
-    call .Linvoke
-    test rax, rax
-    jnz .Lmade
-    mov ecx, [r14 + {ST_MODE}]
-    and ecx, {S_IFMT}
-    cmp ecx, {S_IFLNK}
-    jne .Lmade
+    cmp rax, -{EACCES}
+    je .Lmake
     jmp .Lslow
 
 # openat2(2) looks for symlinks itself. It is stricter with its arguments than openat(2).
@@ -280,14 +265,7 @@ umvu_agent:
 .Lopen_mode:
     mov [rsp + {PATH_MAX}], rax
     mov [rsp + {PATH_MAX} + 8], rcx
-    mov qword ptr [rsp + {PATH_MAX} + 16], {RESOLVE_NO_SYMLINKS}
-    mov edi, ebx
-    mov rsi, rsp
-    lea rdx, [rsp + {PATH_MAX}]
-    mov r10d, 24
-    movabs r9, {PASS}
-    mov eax, {OPENAT2}
-    syscall
+    call .Lopen_straight
     cmp rax, -{ELOOP}
     je .Lslow
     cmp rax, -{EINVAL}
@@ -398,14 +376,15 @@ umvu_agent:
     stc
     ret
 
-# Is the copy's path, as far as it goes now, a symlink? EINVAL: no.
-.Lread_link:
+# openat2(2) of the copy, without symlinks, as the two words behind it say.
+.Lopen_straight:
+    mov qword ptr [rsp + 8 + {PATH_MAX} + 16], {RESOLVE_NO_SYMLINKS}
     mov edi, ebx
     lea rsi, [rsp + 8]
     lea rdx, [rsp + 8 + {PATH_MAX}]
-    mov r10d, 1
+    mov r10d, 24
     movabs r9, {PASS}
-    mov eax, {READLINKAT}
+    mov eax, {OPENAT2}
     syscall
     ret
 

@@ -16,6 +16,8 @@ use super::Ctx;
 /// A process that makes fewer calls on paths of the host is quicker without.
 const WORTHWHILE: u32 = 8;
 
+type Sites = Rc<[Site]>;
+
 /// The agents of a view.
 #[derive(Default)]
 pub struct Agents {
@@ -23,7 +25,7 @@ pub struct Agents {
     names: RefCell<Names>,
     generation: Cell<u32>,
     /// Where C libraries make calls, by path and offset: what is read once.
-    libraries: RefCell<HashMap<(String, u64), Rc<[Site]>>>,
+    libraries: RefCell<HashMap<(String, u64), Sites>>,
     /// Which mounts there were, and whether there was a trace, when all were told last.
     seen: Cell<(u64, bool)>,
 }
@@ -33,7 +35,7 @@ impl Agents {
         self.off.set(true);
     }
 
-    fn sites_of(&self, library: &CLibrary<'_>) -> Rc<[Site]> {
+    fn sites_of(&self, library: &CLibrary<'_>) -> Sites {
         let key = (library.path.to_owned(), library.offset);
         let mut libraries = self.libraries.borrow_mut();
         let read = || library.sites().unwrap_or_default().into();
