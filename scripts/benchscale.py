@@ -114,6 +114,7 @@ def rows(quick, descriptors):
     return [
         floor("notification", "a notification that is answered at once"),
         floor("request", "a request to a server: three of them"),
+        floor("socket", "the same with a socket for its device: one, and two messages"),
         *scale("processes", usual(f"1 → {processes:,} processes") | {"spawn": f"exec and wait, 1 → {processes:,} processes"},
                f"processes {processes} {cached}/file", memory="process"),
         *scale("files", usual(f"10 → {own:,} files open in one process"), f"files {own} {cached}/many",

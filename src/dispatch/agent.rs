@@ -72,11 +72,11 @@ pub async fn keep_up(cx: &Ctx, reply: Reply) {
     }
 }
 
-/// Calls that change where other threads are, too.
+/// Calls that change where other threads are, too, or what a mount allows.
 fn moves(nr: u32) -> bool {
     matches!(
         nr.into(),
-        libc::SYS_chdir | libc::SYS_fchdir | libc::SYS_chroot | libc::SYS_pivot_root
+        libc::SYS_chdir | libc::SYS_fchdir | libc::SYS_chroot | libc::SYS_pivot_root | libc::SYS_mount
     )
 }
 

@@ -47,8 +47,9 @@ pub trait GuestMemory {
             let at = address.checked_add(text.len() as u64).ok_or(Errno::EFAULT)?;
             // Up to the end of the page: the next one may not be there, nor need to be. Most paths are short.
             let to_page_end = (PAGE - at % PAGE) as usize;
-            let mut piece = [0; 256];
-            let len = to_page_end.min(piece.len()).min(max - text.len());
+            let mut piece = [0; PAGE as usize];
+            let likely = if text.is_empty() { 256 } else { piece.len() };
+            let len = to_page_end.min(likely).min(max - text.len());
             let got = self.read_some(at, &mut piece[..len])?;
             if let Some(end) = piece[..got].iter().position(|&b| b == 0) {
                 text.extend_from_slice(&piece[..end]);
