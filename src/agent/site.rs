@@ -1,4 +1,4 @@
-//! Call sites in the guest's code: `mov eax, NUMBER; syscall`, as C libraries have it.
+//! Call sites in the guest's code: `mov eax, NUMBER; syscall`, as C libraries have it, and glibc's syscall(3).
 //!
 //! The first of the two instructions is replaced by a jump of the same length, so that a thread that stands behind it
 //! goes on as if nothing had happened, and so that the last one is still there for calls that umvu has to see.
@@ -8,7 +8,8 @@ use super::image::{ENTRY, LEN, SLOTS};
 /// A place where a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Site {
-    nr: u32,
+    /// Its first instruction, which is to be replaced.
+    first: [u8; Site::JUMP_LEN],
     /// Of its first instruction.
     start: u64,
     /// Behind its last one.
@@ -42,6 +43,9 @@ const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// `mov rsi, rdi; mov edi, AT_FDCWD`: glibc has this between the two where it opens files for itself.
 const MOVES: [u8; 8] = [0x48, 0x89, 0xfe, 0xbf, 0x9c, 0xff, 0xff, 0xff];
 
+/// `mov r9, [rsp + 8]`: the last instruction of syscall(3) before the call, whose number is in its place already.
+const LAST_ARGUMENT: [u8; Site::JUMP_LEN] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
+
 impl Site {
     /// No site is longer.
     pub const MAX_LEN: usize = Site::JUMP_LEN + MOVES.len() + SYSCALL.len();
@@ -51,12 +55,17 @@ impl Site {
     pub fn new(end: u64, code: [u8; Site::MAX_LEN]) -> Option<Site> {
         let rest = code.strip_suffix(&SYSCALL)?;
         let rest = rest.strip_suffix(&MOVES).unwrap_or(rest);
-        let (_, [0xb8, number @ ..]) = rest.split_last_chunk::<{ Site::JUMP_LEN }>()? else {
-            return None;
+        let (_, first) = rest.split_last_chunk::<{ Site::JUMP_LEN }>()?;
+        let known = match *first {
+            [0xb8, a, b, c, d] => CALLS.contains(&u32::from_le_bytes([a, b, c, d]).into()),
+            _ => *first == LAST_ARGUMENT,
         };
-        let nr = u32::from_le_bytes(*number);
         let start = end.checked_sub((code.len() - rest.len() + Site::JUMP_LEN) as u64)?;
-        CALLS.contains(&nr.into()).then_some(Site { nr, start, end })
+        known.then_some(Site {
+            first: *first,
+            start,
+            end,
+        })
     }
 
     /// All sites in the code at this address.
@@ -111,8 +120,7 @@ impl Slots {
     /// The code of a slot, if the site is not too far away.
     pub fn code(agent: u64, n: usize, site: &Site) -> Option<Vec<u8>> {
         let slot = Slots::address(agent, n);
-        let mut code = vec![0xb8]; // mov eax, NUMBER
-        code.extend(site.nr.to_le_bytes());
+        let mut code = site.first.to_vec();
         code.extend(site.has_moves().then_some(MOVES).iter().flatten());
         code.extend([0x48, 0x8d, 0x64, 0x24, 0x80]); // lea rsp, [rsp - 128]: the red zone
         let branch = |code: &mut Vec<u8>, opcode, to| {
@@ -161,11 +169,15 @@ mod tests {
 
     #[test]
     fn only_known_calls_are_sites() {
-        let (nr, start, end) = (262, 0x1000, 0x1007);
-        assert_eq!(site(end, &STAT), Some(Site { nr, start, end }));
+        let found = |end, code: &[u8]| site(end, code).map(|site| (site.address(), site.first[1]));
+        assert_eq!(found(0x1007, &STAT), Some((0x1000, 6)));
+        assert_eq!(
+            found(0x1007, &[&LAST_ARGUMENT[..], &SYSCALL].concat()),
+            Some((0x1000, 0x8b))
+        );
         let with_moves = [&[0xb8, 1, 1, 0, 0], &MOVES[..], &SYSCALL].concat();
-        let (nr, end) = (257, 0x100f);
-        assert_eq!(site(end, &with_moves), Some(Site { nr, start, end }));
+        assert_eq!(found(0x100f, &with_moves), Some((0x1000, 1)));
+        let end = 0x100f;
         assert_eq!(site(end, &[0xb8, 0, 0, 0, 0, 0x0f, 5]), None);
         assert_eq!(site(end, &[0x90, 6, 1, 0, 0, 0x0f, 5]), None);
         assert_eq!(site(end, &[0xb8, 6, 1, 0, 0, 0x90, 0x90]), None);

@@ -14,6 +14,7 @@ top = os.open("tree", os.O_RDONLY)
 for _ in range(30):
     os.stat("/etc/passwd"), os.lstat("tree/link"), os.access("tree/d/file", os.R_OK), os.readlink("tree/link")
     os.mkdir("tree/x"), os.chmod("tree/x", 0o711), os.utime("tree/x", (1, 2)), os.rmdir("tree/x"), os.listdir("tree")
+    libc.syscall(4, b"/etc/passwd", buffer), libc.syscall(39)
     os.stat("d/file", dir_fd=top), os.close(os.open("tree/d/file", os.O_RDONLY)), os.fstat(top)
 print(stat.S_ISLNK(os.lstat("tree/link").st_mode), stat.S_ISDIR(os.stat("tree/link").st_mode))
 print(os.path.samestat(os.stat("tree/link/file"), os.stat("d/file", dir_fd=top)))
@@ -42,6 +43,9 @@ print(said(libc.stat(b"", buffer)), said(libc.stat(b"a/" * 3000, buffer)), said(
 print(said(libc.stat(b"tree/d/file/x", buffer)), said(libc.open(b"tree/d", os.O_WRONLY)), said(libc.access(b"/etc/shadow", 2)))
 print(said(libc.open(b"tree/new", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o100640)), oct(os.stat("tree/new").st_mode))
 print(said(libc.open(b"tree/new", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)))
+
+print(said(libc.syscall(21, b"/etc/passwd", 0)), said(libc.syscall(2, b"/etc/none", 0)), said(libc.syscall(4, 8, buffer)))
+print(libc.syscall(39) == os.getpid(), said(libc.syscall(5000)), said(libc.syscall(-1)))
 
 # Signals in the middle.
 ticks = 0
