@@ -86,6 +86,8 @@ print(forms("mnt/hello"), forms("way/hello"), agents())
                     [True, True, True, True, True]\n6 True\n[2, 2, 2, 2, 2] [2, 2, 2, 2, 2] 1\n";
     says(&[], script, expected);
     says(&["--engine", "ptrace"], script, expected);
+    let with_thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()";
+    says(&[], &format!("{with_thread}\n{script}"), expected);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use bitflags::bitflags;
 
 bitflags! {
-    /// What it may decide.
+    /// What it may decide; without a bit, less.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Knows: u32 {
         /// Paths from the root, which is the host's.
@@ -12,8 +12,8 @@ bitflags! {
         const RELATIVE = 2;
         /// Descriptors that are no placeholders: all others are the host's, and opened through no mount of the view.
         const DESCRIPTORS = 4;
-        /// A symlink may lead to a mount: only paths without any pass.
-        const STRAIGHT = 8;
+        /// Paths with symlinks too, as these lead to no mount: there is none.
+        const SYMLINKS = 8;
     }
 }
 

@@ -39,7 +39,7 @@ global_asm!(
     ABSOLUTE = const Knows::ABSOLUTE.bits(),
     RELATIVE = const Knows::RELATIVE.bits(),
     DESCRIPTORS = const Knows::DESCRIPTORS.bits(),
-    STRAIGHT = const Knows::STRAIGHT.bits(),
+    SYMLINKS = const Knows::SYMLINKS.bits(),
     PLACEHOLDERS = const PLACEHOLDERS[0].start,
     PLACEHOLDERS_END = const PLACEHOLDERS[0].end,
     PLACEHOLDERS_HIGH = const PLACEHOLDERS[1].start,
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn decides_by_the_names_on_the_way() {
-        let all = Knows::ABSOLUTE | Knows::RELATIVE | Knows::DESCRIPTORS;
+        let all = Knows::all();
         let patched = Patched::new(libc::SYS_openat, &facts(all));
         for path in [
             "/",
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn decides_nothing_that_it_is_not_told() {
         for (knows, made) in [
-            (Knows::empty(), [false; 3]),
+            (Knows::SYMLINKS, [false; 3]),
             (Knows::ABSOLUTE, [true, false, false]),
             (Knows::RELATIVE, [false, true, false]),
             (Knows::DESCRIPTORS, [false, false, true]),
@@ -292,7 +292,7 @@ mod tests {
         std::fs::write(at("d/file"), "x").unwrap();
         std::os::unix::fs::symlink("d", at("link")).unwrap();
         std::os::unix::fs::symlink("file", at("d/link")).unwrap();
-        let facts = facts(Knows::ABSOLUTE | Knows::STRAIGHT);
+        let facts = facts(Knows::ABSOLUTE);
         let mut stat = [0u64; 64];
         let buffer = stat.as_mut_ptr() as u64;
         for (name, followed, not_followed) in [
@@ -329,7 +329,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = std::ffi::CString::new(file.path().to_str().unwrap()).unwrap();
         let path = path.as_ptr() as u64;
-        for knows in [Knows::ABSOLUTE, Knows::ABSOLUTE | Knows::STRAIGHT, Knows::empty()] {
+        for knows in [Knows::ABSOLUTE, Knows::ABSOLUTE | Knows::SYMLINKS, Knows::empty()] {
             let call = |nr, args| Patched::new(nr, &facts(knows)).call(args);
             let mut stat = [0u64; 64];
             assert_eq!(call(libc::SYS_stat, [path, stat.as_mut_ptr() as u64, 0, 0]), 0);

@@ -1,9 +1,12 @@
 //! The C library of a process, where nearly all its calls are made.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use super::Site;
+
+/// No C library has more code.
+const LEN_MAX: u64 = 16 << 20;
 
 /// The code of a C library in a process, from a line of its memory map (proc(5)).
 pub struct CLibrary<'a> {
@@ -36,8 +39,17 @@ impl CLibrary<'_> {
 
     /// Its call sites, by their distance from the start. What is at these places in the process must be looked at.
     pub fn sites(&self) -> Option<Vec<Site>> {
+        // Something else may have the path now.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(self.path)
+            .ok()?;
+        if !file.metadata().ok()?.is_file() || self.len > LEN_MAX {
+            return None;
+        }
         let mut code = vec![0; self.len as usize];
-        let got = File::open(self.path).ok()?.read_at(&mut code, self.offset).ok()?;
+        let got = file.read_at(&mut code, self.offset).ok()?;
         Some(Site::all(&code[..got], 0))
     }
 }

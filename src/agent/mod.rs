@@ -15,7 +15,7 @@ mod rollback;
 mod site;
 
 pub use facts::{Facts, Knows, Names};
-pub use image::{FACTS, LEN, image};
+pub use image::{FACTS, LEN, image, is_agent};
 pub use library::CLibrary;
 pub use rollback::rollback;
 pub use site::{Site, Slots};

@@ -200,8 +200,8 @@ umvu_agent:
     test dl, dl
     jnz .Lnext
 
-    test r8d, {STRAIGHT}
-    jz .Lmake
+    test r8d, {SYMLINKS}
+    jnz .Lmake
     cmp r13d, {OPENAT}
     je .Lopen
 

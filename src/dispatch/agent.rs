@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::agent::{CALLS, CLibrary, FACTS, Facts, Knows, LEN, Names, Site, Slots, image};
+use crate::agent::{CALLS, CLibrary, FACTS, Facts, Knows, LEN, Names, Site, Slots, image, is_agent};
 use crate::hypervisor::Hypervisor;
 use crate::table::FdLevel;
 use crate::task::{Agent, Task};
@@ -98,8 +98,8 @@ pub fn forked(hv: &Hypervisor, child: &Task) {
 fn tell(hv: &Hypervisor, task: &Task) {
     let shared = is_shared(task);
     let mm = task.mm();
-    let mut agent = mm.agent.borrow_mut();
-    let Some(agent) = agent.as_mut() else { return };
+    let mut slot = mm.agent.borrow_mut();
+    let Some(agent) = slot.as_mut() else { return };
     let mut knows = known(hv, task);
     if shared {
         // Not more than holds for the others.
@@ -110,13 +110,17 @@ fn tell(hv: &Hypervisor, task: &Task) {
         return;
     }
     let memory = Memory::new(task.tid.get());
+    if !is_there(memory, agent.address) {
+        slot.take();
+        return;
+    }
     let at = agent.address + FACTS.start as u64;
     let renamed = generation != agent.generation;
     (agent.knows, agent.generation) = (knows, generation);
     let facts = facts(hv, knows);
     let mut bytes = vec![0; FACTS.end];
     facts.put(&mut bytes);
-    // While the names change, it decides nothing. A process that has unmapped its agent has none to be told.
+    // While the names change, it decides nothing. A process that is gone need not be told.
     let _ = if renamed {
         let nothing = Knows::empty().bits().to_ne_bytes();
         let names = FACTS.start + 4..FACTS.end;
@@ -127,6 +131,12 @@ fn tell(hv: &Hypervisor, task: &Task) {
     } else {
         memory.patch(at, &bytes[FACTS.start..][..4])
     };
+}
+
+/// A process may have unmapped its agent, and have something else there.
+fn is_there(memory: Memory, address: u64) -> bool {
+    let mut start = [0; 16];
+    memory.read(address, &mut start).is_ok() && is_agent(&start)
 }
 
 fn facts(hv: &Hypervisor, knows: Knows) -> Facts {
@@ -149,7 +159,7 @@ fn known(hv: &Hypervisor, task: &Task) -> Knows {
     knows.set(Knows::RELATIVE, is_ordinary(&cwd));
     let descriptors = process.level.get() <= FdLevel::Standard && !hv.mounts.shows_host();
     knows.set(Knows::DESCRIPTORS, descriptors);
-    knows.set(Knows::STRAIGHT, hv.mounts.has_visible());
+    knows.set(Knows::SYMLINKS, !hv.mounts.has_visible());
     knows
 }
 
