@@ -128,7 +128,7 @@ fn a_killed_server_means_enotconn_and_never_a_hang() {
 fn a_stopped_server_can_be_waited_for_or_left() {
     let work = Work::new();
     let seen = stdout(&work.sh(
-        "umvu-memfs memory mnt & server=$!; until mountpoint -q mnt; do sleep 0.05; done; kill -STOP $server; \
+        "umvu-memfs memory mnt & server=$!; until mountpoint -q mnt; do sleep 0.05; done; kill -STOP $server; sleep 0.2; \
          timeout -s KILL 1 ls mnt/x; echo $?; timeout -s INT 1 ls mnt/y; echo $?; \
          ls mnt & sleep 0.3; kill -CONT $server; wait $!; echo $?",
     ));
@@ -445,7 +445,7 @@ fn a_joined_command_starts_where_it_is_called() {
 fn ps_tells_what_processes_wait_in() {
     let work = Work::new();
     let seen = stdout(&work.sh(
-        "umvu-memfs memory mnt & server=$!; until mountpoint -q mnt; do sleep 0.05; done; kill -STOP $server; \
+        "umvu-memfs memory mnt & server=$!; until mountpoint -q mnt; do sleep 0.05; done; kill -STOP $server; sleep 0.2; \
          cat mnt/file & sleep 0.5; umvu ps $(vuname); kill -CONT $server; wait $!; true",
     ));
     assert!(
