@@ -90,6 +90,18 @@ print(forms("mnt/hello"), forms("way/hello"), agents())
     says(&[], &format!("{with_thread}\n{script}"), expected);
 }
 
+/// The shell's children share its memory until they execute a program, just when it is to be told of a mount.
+#[test]
+fn a_shell_is_told_each_time() {
+    let script = "for n in 1 2 3 4 5 6 7 8 9 10; do
+        mkdir m$n && vumount -t fuse umvu-memfs memory m$n || exit 2
+        mkdir m$n/many || exit 3
+        for file in 1 2 3 4 5 6 7 8 9; do true >m$n/many/$file || exit 4; done
+    done
+    echo fine";
+    assert_eq!(stdout(&Work::new().sh(script)), "fine\n");
+}
+
 #[test]
 fn a_child_learns_what_its_parent_is_not_asked() {
     let script = r#"

@@ -98,8 +98,8 @@ pub fn forked(hv: &Hypervisor, child: &Task) {
 fn tell(hv: &Hypervisor, task: &Task) {
     let shared = is_shared(task);
     let mm = task.mm();
-    let mut slot = mm.agent.borrow_mut();
-    let Some(agent) = slot.as_mut() else { return };
+    let mut agent = mm.agent.borrow_mut();
+    let Some(agent) = agent.as_mut() else { return };
     let mut knows = known(hv, task);
     if shared {
         // Not more than holds for the others.
@@ -111,7 +111,6 @@ fn tell(hv: &Hypervisor, task: &Task) {
     }
     let memory = Memory::new(task.tid.get());
     if !is_there(memory, agent.address) {
-        slot.take();
         return;
     }
     let at = agent.address + FACTS.start as u64;
@@ -133,7 +132,8 @@ fn tell(hv: &Hypervisor, task: &Task) {
     };
 }
 
-/// A process may have unmapped its agent, and have something else there.
+/// Is this still the memory that has the agent? A process may have unmapped it; and a child that shares its parent's
+/// memory may be executing a program just now, of which umvu has not heard yet: the parent is told by itself.
 fn is_there(memory: Memory, address: u64) -> bool {
     let mut start = [0; 16];
     memory.read(address, &mut start).is_ok() && is_agent(&start)
