@@ -52,6 +52,14 @@ os.open(\"bound/f\", os.O_RDONLY); os.close(3); tried(\"another\", os.fchmod, os
 }
 
 #[test]
+fn descriptors_of_a_read_only_bind() {
+    let script = include_str!("process/read_only.py");
+    compare(&format!(
+        "mkdir x bound; echo hello > x/f; mount --bind x bound; mount -o remount,bind,ro bound; python3 -u - <<'END'\n{script}\nEND\n"
+    ));
+}
+
+#[test]
 fn binds_of_files_moves_and_mounts_on_mounts() {
     // `mount --move` as an ordinary user complains that it cannot write /run/mount/utab, after it has moved.
     compare(

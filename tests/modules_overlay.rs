@@ -116,6 +116,37 @@ fn the_kernel_and_a_view_take_turns() {
     );
 }
 
+/// So it is with fuse-overlayfs, which says in its own way what is opaque.
+#[test]
+fn fuse_overlayfs_and_a_view_take_turns() {
+    let work = Work::new();
+    let installed = work.command("fuse-overlayfs").arg("--version").output().is_ok();
+    if !installed {
+        eprintln!("fuse-overlayfs is not installed: nothing to take turns with");
+        return;
+    }
+    const OURS: &str = "mount -t overlay overlay -o lowerdir=l1:l2,upperdir=up,workdir=w,userxattr m || exit 1; ";
+    const ITS: &str = "fuse-overlayfs -o lowerdir=l1:l2,upperdir=up,workdir=w m || exit 1; ";
+    // It counts the subdirectories of a merged directory, and has sizes of its own for them.
+    const LOOK: &str = "find m ! -type d -printf '%P %y %m %s %n %l\n' -o -printf '%P %y %m\n' | sort; \
+        find m -type f | sort | xargs sha256sum; umount m";
+    let scripts = format!("{}/tests/overlay", env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(format!("{scripts}/{name}")).unwrap();
+    stdout(&work.sh(&script("first.sh")));
+    let ours = stdout(&work.sh(&[OURS, LOOK].concat()));
+    assert_eq!(
+        ours,
+        stdout(&work.sh(&[ITS, LOOK].concat())),
+        "left: umvu; right: fuse-overlayfs"
+    );
+    let its = stdout(&work.sh(&[ITS, &read("second.sh"), "\n", LOOK].concat()));
+    assert_eq!(
+        its,
+        stdout(&work.sh(&[OURS, LOOK].concat())),
+        "left: fuse-overlayfs; right: umvu"
+    );
+}
+
 /// A disk that is full in the middle of a copy: the errno, and nothing half done.
 #[test]
 fn a_full_disk() {

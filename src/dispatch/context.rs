@@ -5,7 +5,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use fsmodules::api::{Caller, Cx, Errno, Ids, MountFlags, Name, OpenFlags, Vnode};
+use fsmodules::api::{Caller, Cx, Errno, Ids, MountFlags, Name, Vnode};
 use fsmodules::ids::{Cap, Creds};
 use fuse_compat::kernel::Client;
 
@@ -16,7 +16,7 @@ use crate::task::{OpenFile, ScratchSlot, Task};
 use crate::trap::{self, GuestMemory, Memory, Reply};
 use crate::view::{Found, HostPlace, HostRights, Last, Mount, Place, VirtualPlace, WalkFlags, Walker};
 
-use super::host::READ_ONLY_MARK;
+use super::host;
 use super::owners;
 use super::procfs::{self, Links};
 
@@ -238,7 +238,7 @@ impl Ctx {
             return Ok(Place::Virtual(file.place.clone()));
         }
         let path = std::fs::read_link(self.task.fd_link(fd)).map_err(|_| Errno::EBADF)?;
-        let through = self.task.files.borrow().through(fd);
+        let through = host::opened_through(&self.hv.mounts, &self.task, fd, &path);
         let root = self.task.fs.borrow().root.borrow().clone();
         Ok(self.hv.mounts.host_place(&path, &root, through.as_ref()))
     }
@@ -265,14 +265,10 @@ impl Ctx {
 
     /// `EROFS` if a descriptor of the host was opened through a mount that is read-only.
     pub fn check_fd_writable(&self, fd: i32) -> Result<(), Errno> {
-        self.host_file_of(fd)?.check_writable().or_else(|errno| {
-            let info =
-                std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", self.task.tid.get())).unwrap_or_default();
-            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-            let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-            let marked = flags.is_some_and(|flags| OpenFlags::from_bits_retain(flags).contains(READ_ONLY_MARK));
-            if marked { Err(errno) } else { Ok(()) }
-        })
+        match self.host_file_of(fd)?.check_writable() {
+            Err(errno) if host::is_marked(&self.task, fd) => Err(errno),
+            _ => Ok(()),
+        }
     }
 
     /// Is the caller for the view who and where it is for the kernel? Else calls on files of the host need a hand.
@@ -314,7 +310,8 @@ impl Ctx {
         if let Some(fd) = procfs::own_fd(path) {
             // The kernel knows best what a descriptor of its own leads to.
             let files = self.task.files();
-            return files.get(fd).is_none() && files.through(fd).is_none() && self.hv.mounts.shows_proc(&root);
+            let elsewhere = files.through(fd).is_some() || self.hv.mounts.shows_read_only();
+            return files.get(fd).is_none() && !elsewhere && self.hv.mounts.shows_proc(&root);
         }
         match self.start_of(dirfd, path) {
             Ok(start) => self.hv.mounts.quick_native(&start, &root, path),

@@ -2,14 +2,16 @@
 //! where it has the file.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::rc::Rc;
 
 use fsmodules::api::{Access, Errno, MountFlags, OpenFlags};
 use rustix::fs::{Mode, OFlags};
 
 use crate::abi::RawCall;
+use crate::task::Task;
 use crate::trap::Reply;
-use crate::view::{Found, WalkFlags};
+use crate::view::{Found, Mount, Mounts, WalkFlags};
 
 use super::context::{HostFile, Slot, host_file};
 use super::{Ctx, owners};
@@ -43,19 +45,36 @@ pub async fn remove(cx: &Ctx, arg: usize, name: &HostFile) -> Result<Reply, Errn
 
 /// Tells a descriptor that was opened through a read-only mount from one that has its number later, of which nobody is
 /// told: a flag that the kernel keeps, and that means nothing for reading.
-pub const READ_ONLY_MARK: OpenFlags = OpenFlags::from_bits_retain(libc::O_DSYNC as u32);
+const READ_ONLY_MARK: OpenFlags = OpenFlags::from_bits_retain(libc::O_DSYNC as u32);
 
-/// openat(2) and openat2(2). The descriptor of a directory keeps in mind through which mount it was opened.
-pub async fn open(cx: &Ctx, found: &Found, file: &HostFile, flags: OpenFlags) -> Result<Reply, Errno> {
+pub fn is_marked(task: &Task, fd: i32) -> bool {
+    let info = std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", task.tid.get())).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| OpenFlags::from_bits_retain(flags).contains(READ_ONLY_MARK))
+}
+
+/// Through which mount a descriptor of this file of the host was opened, if not through the base mount. A copy of a
+/// descriptor, of which nobody is told, has the mark of the first one.
+pub fn opened_through(mounts: &Mounts, task: &Task, fd: i32, path: &Path) -> Option<Rc<Mount>> {
+    let through = task.files().through(fd);
+    through.or_else(|| mounts.read_only(path).filter(|_| is_marked(task, fd)))
+}
+
+/// openat(2), and openat2(2), whose restrictions the walk has kept. The descriptor of a directory keeps in mind through
+/// which mount it was opened.
+pub async fn open(cx: &Ctx, found: &Found, file: &HostFile, flags: OpenFlags, mode: u32) -> Result<Reply, Errno> {
     let writes = flags.writable() || flags.contains(OpenFlags::TRUNC);
     let makes = flags.contains(OpenFlags::CREAT) && found.place.is_none() || flags.contains(OpenFlags::TMPFILE);
     if !flags.contains(OpenFlags::PATH) && (makes || writes && !is_special(file)) {
         file.check_writable()?;
     }
+    let mut mark = OpenFlags::empty();
+    mark.set(READ_ONLY_MARK, !flags.writable() && file.check_writable().is_err());
     let mut call = cx.call;
-    if i64::from(call.nr) == libc::SYS_openat && !flags.writable() && file.check_writable().is_err() {
-        call.args[2] |= u64::from(READ_ONLY_MARK.bits());
-    }
+    call.nr = libc::SYS_openat as u32;
+    call.args[2] = (flags | mark).bits().into();
+    call.args[3] = mode.into();
     let reply = match cx.task.creds() {
         Some(creds) => owners::open(cx, &creds, call, found, file, flags).await?,
         None => cx.call_with_paths(call, &[(1, file)]).await?,

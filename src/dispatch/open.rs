@@ -78,7 +78,7 @@ async fn open(cx: &Ctx, flags: OpenFlags, mode: u32, restrictions: WalkFlags) ->
     match host_file(&found) {
         Some(file) => {
             let given = found.native.then_some(path);
-            host::open(cx, &found, &HostFile { given, ..file }, flags).await
+            host::open(cx, &found, &HostFile { given, ..file }, flags, mode).await
         }
         None => open_virtual(cx, found, flags, mode).await,
     }

@@ -11,8 +11,8 @@ use crate::task::Task;
 use crate::trap::{Reply, Tid};
 use crate::view::{Found, HostPlace, Last, Place, ProcLink, ProcLinks, proctext};
 
-use super::Ctx;
 use super::install::reopen;
+use super::{Ctx, host};
 
 /// A quick look at a path: could it name one of the files below, or lead through one of the links?
 pub fn may_matter(path: &[u8]) -> bool {
@@ -158,8 +158,8 @@ pub struct Links<'a> {
 impl Links<'_> {
     /// A directory of the host that was opened through another mount than the base mount.
     fn opened_on_host(&self, task: &Task, fd: i32) -> Option<Place> {
-        let through = task.files().through(fd)?;
         let path = std::fs::read_link(task.fd_link(fd)).ok()?;
+        let through = host::opened_through(&self.hv.mounts, task, fd, &path)?;
         let root = task.fs().root.borrow().clone();
         Some(self.hv.mounts.host_place(&path, &root, Some(&through))).filter(|place| !place.is_plain())
     }

@@ -312,6 +312,23 @@ impl Mounts {
         self.all.borrow().iter().any(host)
     }
 
+    /// A read-only mount that shows this file of the host.
+    pub fn read_only(&self, path: &Path) -> Option<Rc<Mount>> {
+        self.find_read_only(|root| path.starts_with(root))
+    }
+
+    /// Is anything of the host shown read-only?
+    pub fn shows_read_only(&self) -> bool {
+        self.find_read_only(|_| true).is_some()
+    }
+
+    fn find_read_only(&self, wanted: impl Fn(&Path) -> bool) -> Option<Rc<Mount>> {
+        let shows = |mount: &&Rc<Mount>| {
+            mount.flags().contains(MountFlags::RDONLY) && matches!(&mount.root, Root::Host(root) if wanted(root))
+        };
+        self.all.borrow().iter().rev().find(shows).cloned()
+    }
+
     /// Could the name of a file be that of one of umvu's fittings?
     pub(super) fn is_fitting(&self, name: Option<&OsStr>) -> bool {
         self.fittings.borrow().has_name(name)

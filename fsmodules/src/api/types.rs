@@ -118,6 +118,14 @@ pub struct SetAttr<'a> {
     pub file: Option<&'a dyn File>,
 }
 
+impl SetAttr<'_> {
+    /// Does it concern the owner? So does what changes nothing at all, as `chown(path, -1, -1)`.
+    pub fn is_of_owner(&self) -> bool {
+        let others = self.mode.is_some() || self.size.is_some() || self.atime.is_some() || self.mtime.is_some();
+        self.uid.is_some() || self.gid.is_some() || !others
+    }
+}
+
 bitflags::bitflags! {
     /// Permissions to check (`access(2)`), same values as `R_OK` and so on.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -212,7 +212,7 @@ impl HostNode {
             }
             self.written(cx)?;
         }
-        if change.mode.is_some() || change.uid.is_some() || change.gid.is_some() {
+        if change.mode.is_some() || change.is_of_owner() {
             if cx.caller.has_virtual_ids() {
                 self.change_owner(cx, &change)?;
             } else {
@@ -230,7 +230,7 @@ impl HostNode {
     }
 
     fn change_on_disk(&self, change: &SetAttr<'_>) -> Result<(), Errno> {
-        if change.uid.is_some() || change.gid.is_some() {
+        if change.is_of_owner() {
             let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
             chownat(&self.fd, "", uid, gid, AtFlags::EMPTY_PATH).map_err(errno)?;
         }

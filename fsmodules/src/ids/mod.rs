@@ -47,7 +47,7 @@ pub fn may_remove(creds: &Creds, dir: &Owner, victim: &Owner) -> bool {
 pub fn changed(creds: &Creds, old: &Owner, change: &SetAttr<'_>) -> Result<Owner, Errno> {
     let owns = creds.ids.fsuid == old.uid;
     let mut new = *old;
-    if change.uid.is_some() || change.gid.is_some() {
+    if change.is_of_owner() {
         new.uid = change.uid.unwrap_or(old.uid);
         new.gid = change.gid.unwrap_or(old.gid);
         let allowed = (change.uid.is_none() || owns && new.uid == old.uid)

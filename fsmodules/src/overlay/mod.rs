@@ -1,5 +1,5 @@
 //! Layered trees, in the manner and with the on-disk form of the kernel's overlayfs (Documentation/filesystems/
-//! overlayfs.rst) mounted with `userxattr`.
+//! overlayfs.rst) mounted with `userxattr`; the form of fuse-overlayfs is understood too.
 //!
 //! [`node`] is the merged tree, [`dir`] and [`mod@file`] what is open in it, [`change`] says in which layer something is
 //! changed, [`copyup`] is the first write to a file of a lower layer, by the [`mounter`], [`names`] what is made, removed

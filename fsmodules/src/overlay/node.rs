@@ -19,6 +19,9 @@ use crate::fuse::locks::LockTable;
 pub const PRIVATE: &[u8] = b"user.overlay.";
 pub const ESCAPED: &[u8] = b"user.overlay.overlay.";
 const OPAQUE: &[u8] = b"user.overlay.opaque";
+/// What fuse-overlayfs writes for the same, besides a file that only says so to others.
+const ITS_OPAQUE: &[u8] = b"user.fuseoverlayfs.opaque";
+const ITS_MARKER: &[u8] = b".wh..wh..opq";
 const WHITEOUT: &[u8] = b"user.overlay.whiteout";
 /// Files in this directory may show other inode numbers than the layer has.
 const IMPURE: &[u8] = b"user.overlay.impure";
@@ -156,8 +159,18 @@ pub async fn is_whiteout(cx: Cx<'_>, node: &Rc<dyn Vnode>) -> Result<bool, Errno
 
 /// Does it hide the directories below it?
 pub async fn is_opaque(cx: Cx<'_>, node: &Rc<dyn Vnode>) -> Result<bool, Errno> {
-    let value = node.getxattr(cx, &Name::attribute(OPAQUE)?).await;
-    Ok(value.is_ok_and(|value| value.as_ref() == b"y"))
+    // Most directories have no attributes at all.
+    let names = node.listxattr(cx).await.unwrap_or_default();
+    for name in names
+        .split(|&b| b == 0)
+        .filter(|name| [OPAQUE, ITS_OPAQUE].contains(name))
+    {
+        let value = node.getxattr(cx, &Name::attribute(name)?).await;
+        if value.is_ok_and(|value| value.as_ref() == b"y") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 pub async fn make_opaque(cx: Cx<'_>, node: &Rc<dyn Vnode>) -> Result<(), Errno> {
@@ -260,9 +273,8 @@ impl OverlayNode {
 
     /// Is it a name that the merged tree keeps for itself?
     pub fn shows_not(&self, name: &Name) -> bool {
-        self.fs.setup.private.as_ref() == Some(name)
-            && self.place.borrow().is_none()
-            && self.kind == FileKind::Directory
+        let is_root = self.place.borrow().is_none();
+        name.as_bytes() == ITS_MARKER || is_root && self.fs.setup.private.as_ref() == Some(name)
     }
 
     /// What the layers have under a name.
