@@ -16,8 +16,11 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// A view that runs answers within this time.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// The real user, whoever the view says that this process is: so the kernel has it of sockets.
 fn uid() -> u32 {
-    rustix::process::getuid().as_raw()
+    let real = UnixStream::pair().and_then(|(end, _)| Ok(rustix::net::sockopt::socket_peercred(&end)?));
+    real.map_or_else(|_| rustix::process::getuid(), |real| real.uid)
+        .as_raw()
 }
 
 fn address(name: &str) -> io::Result<SocketAddr> {

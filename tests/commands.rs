@@ -442,6 +442,13 @@ fn a_joined_command_starts_where_it_is_called() {
 }
 
 #[test]
+fn ps_lists_views_whoever_the_view_makes_one() {
+    let work = Work::new();
+    let script = "umvu ps | grep -c \"^view $(vuname) \"; vusu 1000 -c 'umvu ps' | grep -c \"^view $(vuname) \"";
+    assert_eq!(stdout(&work.umvu(&["--as-root", "sh", "-c", script])), "1\n1\n");
+}
+
+#[test]
 fn ps_tells_what_processes_wait_in() {
     let work = Work::new();
     let seen = stdout(&work.sh(

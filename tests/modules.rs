@@ -124,10 +124,26 @@ def pivot(new, old):
     done = libc.syscall(155, new.encode(), old.encode()) == 0
     return \"done\" if done else errno.errorcode[ctypes.get_errno()]
 work = os.getcwd()
-print(pivot(\"plain\", \"plain\"), pivot(\"new/f\", \"new/old\"), pivot(\"new\", \"plain\"), pivot(\"nothere\", \"new/old\"), pivot(\"/\", \"/tmp\"))
+print(pivot(\"plain\", \"plain\"), pivot(\"new/f\", \"new/old\"), pivot(\"new\", \"plain\"), pivot(\"nothere\", \"new/old\"), pivot(\"/\", \"/tmp\"), flush=True)
 etc = os.open(\"/etc\", os.O_RDONLY)
 os.chdir(\"/\")
-print(pivot(work + \"/new\", work + \"/new/old\"))
+def child(directory):
+    start, end = os.pipe(), os.pipe()
+    if (pid := os.fork()) == 0:
+        os.chdir(directory)
+        os.write(end[1], b\"there\")
+        os.read(start[0], 1)
+        shown = os.path.exists(\"f\"), os.path.exists(\"/f\"), os.readlink(\"/proc/self/cwd\") if os.path.exists(\"/proc\") else None
+        print(os.getcwd() == \"/\", sorted(os.listdir(\".\")) == sorted(os.listdir(\"/\")), shown, flush=True)
+        if (inner := os.fork()) == 0:
+            print(os.getcwd() == \"/\", os.path.exists(\"sub\"), flush=True); os._exit(0)
+        os.waitpid(inner, 0)
+        os._exit(0)
+    os.read(end[0], 5)
+    return lambda: (os.write(start[1], b\"x\"), os.waitpid(pid, 0))
+at_root, elsewhere = child(\"/\"), child(\"/etc\")
+print(pivot(work + \"/new\", work + \"/new/old\"), flush=True)
+at_root(); elsewhere()
 print(sorted(os.listdir(\"/\")), open(\"/f\").read(), os.getcwd(), sorted(os.listdir(\".\")), os.path.exists(\"/etc\"))
 print(open(\"/old\" + work + \"/plain/f\").read(), os.path.exists(\"/old/etc/passwd\"), os.readlink(\"/old/proc/self/cwd\"))
 os.fchdir(etc); print(os.getcwd(), sorted(os.listdir(\"..\")) == sorted(os.listdir(\"/old\")))

@@ -51,6 +51,10 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         // A thread that cannot be named works all the same.
         let _ = exec::set_comm(cx, &comm).await;
     }
+    if cx.task.fs.borrow().moved.take() {
+        // Where the kernel cannot stand, the view can all the same.
+        let _ = dir::move_to(cx, cx.place_of(context::CWD)?).await;
+    }
     match i64::from(cx.call.nr) {
         libc::SYS_openat => open::openat(cx).await,
         libc::SYS_openat2 => open::openat2(cx).await,

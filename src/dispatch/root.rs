@@ -10,7 +10,6 @@ use crate::view::{Place, WalkFlags};
 
 use super::Ctx;
 use super::context::CWD;
-use super::dir::move_to;
 
 pub async fn chroot(cx: &Ctx) -> Result<Reply, Errno> {
     let place = directory(cx, &cx.path(0)?).await?;
@@ -20,8 +19,8 @@ pub async fn chroot(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// pivot_root(2): (new root, where to put the old one).
 ///
-/// Both must be directories, the new one a mount's root and the second at or below it. Everybody whose root is the old
-/// one is moved to the new one, and so is the caller if it works there.
+/// Both must be directories, the new one a mount's root and the second at or below it. Everybody whose root or working
+/// directory is the old one is moved to the new one.
 pub async fn pivot_root(cx: &Ctx) -> Result<Reply, Errno> {
     let new = directory(cx, &cx.path(0)?).await?;
     let put_old = directory(cx, &cx.path(1)?).await?;
@@ -42,10 +41,11 @@ pub async fn pivot_root(cx: &Ctx) -> Result<Reply, Errno> {
         if fs.root.borrow().same(&old) {
             fs.root.replace(new.clone());
         }
-    }
-    let leaves = cx.task.fs().cwd.borrow().same(&old);
-    if leaves {
-        move_to(cx, new).await?;
+        let worked_there = fs.cwd.borrow().same(&old);
+        if worked_there {
+            fs.set_cwd(new.clone());
+            fs.moved.set(true);
+        }
     }
     Ok(Reply::Return(0))
 }

@@ -34,6 +34,8 @@ pub struct Fs {
     pub cwd_use: RefCell<Option<MountUse>>,
     pub root: RefCell<Place>,
     pub umask: Cell<u32>,
+    /// The working directory has been changed by somebody else; the kernel has yet to be told, at the next call.
+    pub moved: Cell<bool>,
 }
 
 impl Fs {
@@ -43,6 +45,7 @@ impl Fs {
             cwd_use: RefCell::new(None),
             root: RefCell::new(root),
             umask: Cell::new(umask),
+            moved: Cell::new(false),
         };
         fs.set_cwd(cwd);
         Rc::new(fs)
@@ -54,7 +57,9 @@ impl Fs {
     }
 
     fn copy(&self) -> Rc<Fs> {
-        Fs::new(self.cwd.borrow().clone(), self.root.borrow().clone(), self.umask.get())
+        let copy = Fs::new(self.cwd.borrow().clone(), self.root.borrow().clone(), self.umask.get());
+        copy.moved.set(self.moved.get());
+        copy
     }
 }
 
