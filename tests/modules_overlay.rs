@@ -32,6 +32,8 @@ fn bad_overlays_are_refused() {
          try lowerdir=l; try lowerdir=nothere; try lowerdir=file; try lowerdir=l,upperdir=u; try lowerdir=l,upperdir=u,workdir=u/w; \
          try lowerdir=l,upperdir=u,workdir=u; try lowerdir=l,upperdir=u,workdir=w,colour=red; try upperdir=u,workdir=w; \
          try lowerdir=l:l/..,upperdir=u,workdir=w,userxattr; try lowerdir=l,upperdir=u,workdir=/dev/shm; \
+         mkdir -p base/u base/w fixed; mount --bind base fixed; mount -o remount,bind,ro fixed; \
+         try lowerdir=l,upperdir=fixed/u,workdir=fixed/w; try lowerdir=fixed/u:l; try lowerdir=fixed/u,upperdir=base/u,workdir=base/w; ls -A base/*; \
          mount -t overlay overlay -o lowerdir=l:u m; touch m/x 2>/dev/null || echo read-only; ls m; umount m",
     );
 }

@@ -73,6 +73,19 @@ fn copies_where_it_must() {
     assert_eq!(seen, expected);
 }
 
+#[test]
+fn what_is_read_only_stays_so() {
+    let work = Work::new();
+    let script = "mkdir s t sro tro; echo s > s/f; echo t > t/g; vumount --bind -r s sro; vumount --bind -r t tro; \
+        for mode in move merge; do vumount -t vufs sro tro -o $mode && (echo no > tro/g || echo no > tro/new); umount tro; done; \
+        vumount -t vufs sro t -o cow; vumount -t vufs sro t -o mincow; \
+        vumount -t vufs s tro -o mincow && echo new > tro/g && touch tro/h && cat tro/g; umount tro; ls -A s t; cat t/g";
+    let output = work.sh(script);
+    assert_eq!(stdout(&output), "new\ns:\n.-\nf\ng\nh\n\nt:\ng\nt\n");
+    let errors = text(&output.stderr);
+    assert_eq!(errors.matches("Read-only file system").count(), 6, "{errors}");
+}
+
 /// Whoever can read a file has their own copy of it to change, also of the host's own files.
 #[test]
 fn files_of_the_host() {

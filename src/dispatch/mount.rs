@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use fsmodules::api::{Errno, File, FileKind, MountFlags, MountRequest, Op, Vnode};
+use fsmodules::api::{Errno, File, FileKind, Layer, MountFlags, MountRequest, Op};
 
 use crate::trap::Reply;
 use crate::view::{Place, WalkFlags};
@@ -63,14 +63,7 @@ async fn new_mount(cx: &Ctx, flags: MountFlags) -> Result<Reply, Errno> {
     let target = kind(&at)?;
     let files = cx.task.files();
     let file = |fd: i32| -> Option<Rc<dyn File>> { files.get(fd)?.file.clone() };
-    let layer = |path: String| -> Op<'_, Rc<dyn Vnode>> {
-        Box::pin(async move {
-            match place(cx, path.as_bytes(), true).await? {
-                Place::Virtual(place) => Ok(place.node().clone()),
-                Place::Host(place) => Ok(cx.hv.host_files.at(&place.path)? as Rc<dyn Vnode>),
-            }
-        })
-    };
+    let layer = |path: String| -> Op<'_, Layer> { Box::pin(layer(cx, path)) };
     let request = MountRequest {
         source: &source,
         fstype: &fstype,
@@ -84,6 +77,24 @@ async fn new_mount(cx: &Ctx, flags: MountFlags) -> Result<Reply, Errno> {
     let fs = module.mount(cx.cx(), request).await?;
     cx.hv.mounts.mount(&at, fs, flags)?;
     Ok(Reply::Return(0))
+}
+
+/// A file of the view for a file system that is built on it.
+async fn layer(cx: &Ctx, path: String) -> Result<Layer, Errno> {
+    use rustix::fs::{StatVfsMountFlags, statvfs};
+    let place = place(cx, path.as_bytes(), true).await?;
+    let read_only = place.mount().flags().contains(MountFlags::RDONLY);
+    Ok(match place {
+        Place::Virtual(place) => Layer {
+            node: place.node().clone(),
+            read_only,
+        },
+        Place::Host(place) => Layer {
+            read_only: read_only
+                || statvfs(&place.path).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)),
+            node: cx.hv.host_files.at(&place.path)?,
+        },
+    })
 }
 
 /// The NUL-terminated options, as far as a page.

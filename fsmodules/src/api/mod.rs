@@ -15,7 +15,7 @@ mod vnode;
 pub use caller::{Caller, Cx, Host, Ids};
 pub use file::{Backing, File, IoctlCall, IoctlReply, Lock, LockKind, LockOwner, LockRange, MapRequest, Readiness};
 pub use fuse_compat::Errno;
-pub use module::{Device, Module, MountFlags, MountRequest};
+pub use module::{Device, Layer, Module, MountFlags, MountRequest};
 pub use types::{
     Access, Attr, AttrQuery, Chunks, Created, DirEntry, FileKind, Name, OpenFlags, RenameFlags, SetAttr, SetTime,
     StatFs, Time, XattrFlags, split_dev,

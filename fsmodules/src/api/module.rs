@@ -34,9 +34,25 @@ pub struct MountRequest<'a> {
     /// What kind of file that is.
     pub target: FileKind,
     /// The file at a path of the caller's, for file systems that are built on others.
-    pub layer: &'a dyn Fn(String) -> Op<'a, Rc<dyn Vnode>>,
+    pub layer: &'a dyn Fn(String) -> Op<'a, Layer>,
     /// The caller's open file with this number, if a module serves it.
     pub file: &'a dyn Fn(i32) -> Option<Rc<dyn File>>,
+}
+
+/// A file that another file system is built on.
+pub struct Layer {
+    pub node: Rc<dyn Vnode>,
+    /// Its mount is, or the file system that has it.
+    pub read_only: bool,
+}
+
+impl Layer {
+    pub fn directory(self) -> Result<Layer, Errno> {
+        match self.node.kind() {
+            FileKind::Directory => Ok(self),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
 }
 
 /// A device node that a module shows in every view.

@@ -57,20 +57,18 @@ async fn mount(cx: Cx<'_>, request: &MountRequest<'_>) -> Result<Rc<dyn FileSyst
         return Err(Errno::ENOTDIR);
     }
     let options = Options::parse(request.data)?;
-    let layer = async |path: &str| {
-        let node = (request.layer)(path.to_owned()).await?;
-        match node.kind() {
-            FileKind::Directory => Ok(node),
-            _ => Err(Errno::ENOTDIR),
-        }
-    };
+    let layer = async |path: &str| (request.layer)(path.to_owned()).await?.directory();
     let mut lower = Vec::new();
     for path in &options.lower {
-        lower.push(layer(path).await?);
+        lower.push(layer(path).await?.node);
     }
     let upper = match &options.upper {
         Some((upper, work)) => {
             let (upper, work) = (layer(upper).await?, layer(work).await?);
+            if upper.read_only || work.read_only {
+                return Err(Errno::EINVAL);
+            }
+            let (upper, work) = (upper.node, work.node);
             check_apart(&upper, &work)?;
             Some((upper, work_directory(cx, &work, options.volatile).await?))
         }

@@ -87,23 +87,27 @@ impl Mode {
 
 async fn mount(cx: Cx<'_>, request: &MountRequest<'_>) -> Result<Rc<OverlayFs>, Errno> {
     let mode = Mode::parse(request.data)?;
-    let layer = async |path: &str| {
-        let node = (request.layer)(path.to_owned()).await?;
-        match node.kind() {
-            FileKind::Directory => Ok(node),
-            _ => Err(Errno::ENOTDIR),
-        }
-    };
+    let layer = async |path: &str| (request.layer)(path.to_owned()).await?.directory();
     let source = layer(request.source).await?;
-    let (root, work) = match mode {
-        Mode::Move => (lowest(None, source), None),
-        Mode::Merge => (lowest(Some(source), layer(request.path).await?), None),
+    let mut changes = mode.changes();
+    let (root, work, read_only) = match mode {
+        Mode::Move => (lowest(None, source.node), None, source.read_only),
+        Mode::Merge => {
+            let target = layer(request.path).await?;
+            (lowest(Some(source.node), target.node), None, target.read_only)
+        }
         Mode::Cow | Mode::MinCow => {
             let target = layer(request.path).await?;
-            check_apart(&source, &target)?;
-            let private = directory(cx, &source, PRIVATE).await?;
+            if source.read_only {
+                return Err(Errno::EROFS);
+            }
+            if target.read_only {
+                changes = Changes::AboveFreely;
+            }
+            check_apart(&source.node, &target.node)?;
+            let private = directory(cx, &source.node, PRIVATE).await?;
             let work = work_directory(cx, &private, false).await?;
-            (lowest(Some(source), target), Some(work))
+            (lowest(Some(source.node), target.node), Some(work), false)
         }
     };
     let setup = Setup {
@@ -113,9 +117,9 @@ async fn mount(cx: Cx<'_>, request: &MountRequest<'_>) -> Result<Rc<OverlayFs>, 
             source: request.source.to_owned(),
             options: mode.name().into(),
         },
-        read_only: request.flags.contains(MountFlags::RDONLY),
+        read_only: read_only || request.flags.contains(MountFlags::RDONLY),
         volatile: false,
-        changes: mode.changes(),
+        changes,
         private: if mode == Mode::Move {
             None
         } else {
