@@ -38,6 +38,51 @@ fn bad_overlays_are_refused() {
     );
 }
 
+/// What mount(2) says in a number, `--mount` says in words.
+#[test]
+fn what_is_wrong_is_said() {
+    let work = Work::new();
+    let made = work.command("mkdir").args(["-p", "l/in", "u", "w"]).status();
+    assert!(made.unwrap().success());
+    let said = |options: &str| {
+        let output = work.umvu(&["--mount", &format!("type=overlay,{options},target=mnt"), "true"]);
+        assert_eq!(output.status.code(), Some(125), "{options}");
+        let errors = text(&output.stderr);
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        errors.rsplit_once("mnt: ").unwrap().1.trim_end().to_owned()
+    };
+    for (options, reason) in [
+        ("lowerdir=nothere,upperdir=u,workdir=w", "No such file or directory"),
+        (
+            "lowerdir=l:l/in,upperdir=u,workdir=w",
+            "a layer is, or lies in, another one",
+        ),
+        ("lowerdir=l,upperdir=u", "upperdir needs a workdir"),
+        (
+            "lowerdir=l,upperdir=u,workdir=w,o=colour=red",
+            "overlay does not know colour=red",
+        ),
+        (
+            "lowerdir=l,upperdir=u,workdir=w,o=metacopy=on",
+            "overlays are without metacopy, so metacopy=on cannot be had",
+        ),
+        (
+            "lowerdir=l,upperdir=u,workdir=w,o=nfs_export=on",
+            "overlays are without nfs_export, so nfs_export=on cannot be had",
+        ),
+        (
+            "lowerdir=l,upperdir=u,workdir=/dev/shm",
+            "upperdir and workdir must be apart, on one file system, and writable",
+        ),
+        (
+            "lowerdir=l,upperdir=u,workdir=u",
+            "upperdir and workdir must be apart, on one file system, and writable",
+        ),
+    ] {
+        assert_eq!(said(options), reason, "{options}");
+    }
+}
+
 #[test]
 fn the_kernel_mounts_what_an_overlay_has_left() {
     let work = Work::new();

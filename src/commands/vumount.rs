@@ -197,13 +197,16 @@ fn layered(spec: &MountSpec, target: &Path) -> Result<(), Failure> {
     use rustix::mount::MountFlags;
     let mut flags = MountFlags::empty();
     flags.set(MountFlags::RDONLY, spec.readonly);
-    let options =
-        std::ffi::CString::new(spec.options.join(",")).map_err(|_| Failure::with(1, "an option has a NUL in it"))?;
+    let text = spec.options.join(",");
+    let options = std::ffi::CString::new(&*text).map_err(|_| Failure::with(1, "an option has a NUL in it"))?;
     let kind = spec.kind.as_str();
     let source = spec.source.as_deref().unwrap_or(kind);
     rustix::mount::mount(source, target, kind, flags, options.as_c_str()).map_err(|e| {
         let why = match e {
-            rustix::io::Errno::INVAL => format!("a layer or an option that {kind} does not take"),
+            rustix::io::Errno::INVAL if kind == "vufs" => "its one option is move, merge, cow or mincow".to_owned(),
+            rustix::io::Errno::INVAL => fsmodules::overlay::complaint(&text)
+                .unwrap_or_else(|| "upperdir and workdir must be apart, on one file system, and writable".to_owned()),
+            rustix::io::Errno::LOOP => "a layer is, or lies in, another one".to_owned(),
             _ => io_text(&e.into()),
         };
         Failure::with(1, format!("cannot mount {kind} on {}: {why}", target.display()))

@@ -52,11 +52,16 @@ impl Module for OverlayModule {
     }
 }
 
+/// What is wrong with options of which mount(2) says no more than `EINVAL`.
+pub fn complaint(options: &str) -> Option<String> {
+    Options::parse(options.as_bytes()).err()
+}
+
 async fn mount(cx: Cx<'_>, request: &MountRequest<'_>) -> Result<Rc<dyn FileSystem>, Errno> {
     if request.target != FileKind::Directory {
         return Err(Errno::ENOTDIR);
     }
-    let options = Options::parse(request.data)?;
+    let options = Options::parse(request.data).map_err(|_| Errno::EINVAL)?;
     let layer = async |path: &str| (request.layer)(path.to_owned()).await?.directory();
     let mut lower = Vec::new();
     for path in &options.lower {

@@ -1,7 +1,5 @@
 //! The mount options of overlayfs.
 
-use crate::api::Errno;
-
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
     /// The topmost first.
@@ -15,8 +13,9 @@ pub struct Options {
 const MAX_LOWER: usize = 500;
 
 impl Options {
-    pub fn parse(data: &[u8]) -> Result<Options, Errno> {
-        let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    /// An error says what is wrong, in one line.
+    pub fn parse(data: &[u8]) -> Result<Options, String> {
+        let text = std::str::from_utf8(data).map_err(|_| "the options are no UTF-8")?;
         let (mut lower, mut upper, mut work, mut volatile) = (Vec::new(), None, None, false);
         let (mut userxattr, mut redirects) = (false, false);
         for word in split(text, ',').iter().filter(|word| !word.is_empty()) {
@@ -34,21 +33,27 @@ impl Options {
                 | ("uuid", "off" | "null" | "auto")
                 | ("fsync", "auto" | "strict") => {}
                 ("xino", "on" | "off" | "auto") => {}
-                _ => return Err(Errno::EINVAL),
+                ("redirect_dir" | "index" | "metacopy" | "nfs_export" | "verity" | "uuid", _) => {
+                    return Err(format!("overlays are without {key}, so {word} cannot be had"));
+                }
+                _ => return Err(format!("overlay does not know {word}")),
             }
         }
-        // `off` follows redirects that are there, which `userxattr` excludes.
         if userxattr && redirects {
-            return Err(Errno::EINVAL);
+            return Err("redirect_dir=off follows redirects that are there, which userxattr excludes".into());
         }
         let lower: Vec<String> = lower.iter().map(|path| unescape(path)).collect();
-        if lower.is_empty() || lower.len() > MAX_LOWER || lower.iter().any(String::is_empty) {
-            return Err(Errno::EINVAL);
+        if lower.is_empty() || lower.iter().any(String::is_empty) {
+            return Err("lowerdir names no directory, or an empty one".into());
+        }
+        if lower.len() > MAX_LOWER {
+            return Err(format!("there are more than {MAX_LOWER} lower directories"));
         }
         let upper = match (upper, work) {
             (Some(upper), Some(work)) => Some((upper, work)),
+            (Some(_), None) => return Err("upperdir needs a workdir".into()),
             (None, _) if lower.len() > 1 => None,
-            _ => return Err(Errno::EINVAL),
+            (None, _) => return Err("without upperdir there must be several lower directories".into()),
         };
         Ok(Options { lower, upper, volatile })
     }
@@ -119,6 +124,8 @@ mod tests {
             "lowerdir=a\\:b:/c,upperdir=u,workdir=w\\,x,redirect_dir=nofollow,userxattr"
         );
         assert_eq!(Options::parse(b"lowerdir=a:b").unwrap().upper, None);
+        let refused = Options::parse(b"lowerdir=a:b,index=on").unwrap_err();
+        assert_eq!(refused, "overlays are without index, so index=on cannot be had");
         for bad in [
             "",
             "lowerdir=",
@@ -130,7 +137,7 @@ mod tests {
             "lowerdir=a:b,metacopy=on",
             "lowerdir=a:b,redirect_dir=off,userxattr",
         ] {
-            assert_eq!(Options::parse(bad.as_bytes()), Err(Errno::EINVAL), "{bad}");
+            assert!(Options::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }
