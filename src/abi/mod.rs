@@ -10,6 +10,11 @@ pub use layout::{
 };
 pub use x86_64::{Regs, SYSCALL_LEN, fold};
 
+/// Has a signal interrupted the call with this result, which the kernel makes again or ends (`-ERESTARTSYS` and its like)?
+pub fn is_restart(result: i64) -> bool {
+    (-516..=-512).contains(&result)
+}
+
 /// A system call: its number and six arguments, before any interpretation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RawCall {

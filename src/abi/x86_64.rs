@@ -1,6 +1,6 @@
 //! x86-64.
 
-use super::RawCall;
+use super::{RawCall, is_restart};
 
 /// The registers of a stopped tracee (`PTRACE_GETREGS`).
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ impl Regs {
 
     /// Has a signal interrupted a call, which the kernel's signal code makes again or ends (`-ERESTARTSYS` and its like)?
     pub fn is_interrupted(&self) -> bool {
-        self.0.orig_rax as i64 >= 0 && (-516..=-512).contains(&(self.0.rax as i64))
+        self.0.orig_rax as i64 >= 0 && is_restart(self.result())
     }
 
     /// Is it [`Regs::set_interrupted`] that has set the result, and not the kernel?

@@ -114,22 +114,19 @@ fn tell(hv: &Hypervisor, task: &Task) {
         return;
     }
     let at = agent.address + FACTS.start as u64;
-    let renamed = generation != agent.generation;
-    (agent.knows, agent.generation) = (knows, generation);
-    let facts = facts(hv, knows);
-    let mut bytes = vec![0; FACTS.end];
-    facts.put(&mut bytes);
-    // While the names change, it decides nothing. A process that is gone need not be told.
-    let _ = if renamed {
-        let nothing = Knows::empty().bits().to_ne_bytes();
-        let names = FACTS.start + 4..FACTS.end;
-        memory
-            .patch(at, &nothing)
-            .and_then(|()| memory.patch(at + 4, &bytes[names]))
-            .and_then(|()| memory.patch(at, &bytes[FACTS.start..][..4]))
+    let know = |knows: Knows| memory.patch(at, &knows.bits().to_ne_bytes());
+    // A process that is gone need not be told.
+    let _ = if generation == agent.generation {
+        know(knows)
     } else {
-        memory.patch(at, &bytes[FACTS.start..][..4])
+        let mut bytes = vec![0; FACTS.end];
+        facts(hv, knows).put(&mut bytes);
+        // While the names change, it decides nothing.
+        know(Knows::empty())
+            .and_then(|()| memory.patch(at + 4, &bytes[FACTS.start + 4..]))
+            .and_then(|()| know(knows))
     };
+    (agent.knows, agent.generation) = (knows, generation);
 }
 
 /// Is this still the memory that has the agent? A process may have unmapped it; and a child that shares its parent's

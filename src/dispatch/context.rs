@@ -9,7 +9,7 @@ use fsmodules::api::{Caller, Cx, Errno, Ids, MountFlags, Name, Vnode};
 use fsmodules::ids::{Cap, Creds};
 use fuse_compat::kernel::Client;
 
-use crate::abi::RawCall;
+use crate::abi::{RawCall, is_restart};
 use crate::hypervisor::Hypervisor;
 use crate::table;
 use crate::task::{OpenFile, ScratchSlot, Task};
@@ -518,7 +518,7 @@ impl Ctx {
     pub async fn finish_run(&self, call: RawCall) -> Result<Reply, Errno> {
         let result = self.hv.run(&self.task, call).await;
         // ERESTARTSYS and its relatives: a signal came, and the caught call is to be made again or end with EINTR.
-        Ok(if (-516..=-512).contains(&result) {
+        Ok(if is_restart(result) {
             Reply::Restart
         } else {
             Reply::Return(result)

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use fsmodules::api::{Backing, Errno, FileKind, MapRequest, MountFlags, OpenFlags};
 
-use crate::abi::RawCall;
+use crate::abi::{RawCall, is_restart};
 use crate::task::{Executing, Mm, OpenFile, Task};
 use crate::trap::Reply;
 use crate::view::{Place, VirtualPlace, WalkFlags};
@@ -283,7 +283,7 @@ async fn run(cx: &Ctx, executable: Executable, invocation: Invocation) -> Result
             cx.task.comm.replace(Some(invocation.comm().to_vec()));
         }
     }
-    Ok(if (-516..=-512).contains(&result) {
+    Ok(if is_restart(result) {
         Reply::Restart
     } else {
         Reply::Return(result)

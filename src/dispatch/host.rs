@@ -87,21 +87,17 @@ pub async fn open(cx: &Ctx, found: &Found, file: &HostFile, flags: OpenFlags, mo
 
 /// Opens a file or directory of the host that is there, for a caller who has the rights of umvu itself. Where the engine
 /// can hand the caller a descriptor, umvu opens it, which takes no stop of the caller.
-pub async fn open_existing(cx: &Ctx, call: RawCall, file: &HostFile, flags: OpenFlags) -> Result<Reply, Errno> {
-    match hand_over(cx, call, file, flags) {
+pub async fn open_existing(cx: &Ctx, openat: RawCall, file: &HostFile) -> Result<Reply, Errno> {
+    match hand_over(cx, OFlags::from_bits_retain(openat.args[2] as u32), file) {
         Some(fd) => Ok(Reply::Return(fd.into())),
-        None => cx.call_with_paths(call, &[(1, file)]).await,
+        None => cx.call_with_paths(openat, &[(1, file)]).await,
     }
 }
 
-fn hand_over(cx: &Ctx, call: RawCall, file: &HostFile, flags: OpenFlags) -> Option<i32> {
+fn hand_over(cx: &Ctx, how: OFlags, file: &HostFile) -> Option<i32> {
     let tid = cx.task.tid.get();
     if cx.task.process().confined.get() || !cx.hv.tracer.borrow().takes_fd(tid) {
         return None;
-    }
-    let mut how = OFlags::from_bits_retain(flags.bits());
-    if i64::from(call.nr) == libc::SYS_openat {
-        how = OFlags::from_bits_retain(call.args[2] as u32);
     }
     let own = (how - OFlags::CREATE) | OFlags::CLOEXEC | OFlags::NOCTTY;
     // What goes wrong, the caller shall hear from the kernel.

@@ -434,7 +434,7 @@ pub async fn rename(cx: &Ctx, creds: &Creds, old: &HostFile, new: &HostFile) -> 
 
 // open(2)
 
-/// openat(2) and openat2(2), of a file that may exist or not; `call` is what the kernel is to be asked.
+/// openat(2) and openat2(2), of a file that may exist or not; `call` is the openat(2) that the kernel is to be asked.
 pub async fn open(
     cx: &Ctx,
     creds: &Creds,
@@ -468,7 +468,7 @@ pub async fn open(
         return cx.with_paths(&[(1, device.as_bytes())]).await;
     }
     let reply = if (meta.is_file() || meta.is_dir()) && !temporary {
-        host::open_existing(cx, call, file, flags).await?
+        host::open_existing(cx, call, file).await?
     } else {
         cx.call_with_paths(call, &[(1, file)]).await?
     };

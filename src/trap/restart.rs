@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::{GuestMemory, Memory, Tid, sys};
-use crate::abi::{RawCall, fold};
+use crate::abi::{RawCall, Regs, fold};
 use crate::agent;
 use crate::table::{self, Treat};
 
@@ -15,29 +15,31 @@ const ERESTARTSYS: i64 = -512;
 const ERESTARTNOINTR: i64 = -513;
 
 /// At the delivery of a signal: a thread that the agent makes a call for is put back to its own call, which the signal
-/// then interrupts. True if the signal has come from the agent's reading of a bad pointer, which is the call's error.
-pub fn leave_agent(tid: Tid, signal: i32) -> bool {
+/// then interrupts; and where calls are notified of (`notified`), those that never fail are made again behind it. True if
+/// the signal has come from the agent's reading of a bad pointer, which is the call's error.
+pub fn before_delivery(tid: Tid, signal: i32, notified: bool) -> bool {
     let Ok(mut regs) = sys::regs(tid) else { return false };
     let fault =
         matches!(signal, libc::SIGSEGV | libc::SIGBUS) && sys::signal_info(tid).is_some_and(|info| info.is_fault());
     let read = |address, buffer: &mut [u8]| Memory::new(tid).read(address, buffer).ok();
-    if agent::rollback(&mut regs, fault, read).is_none() {
-        return false;
+    let left = agent::rollback(&mut regs, fault, read).is_some();
+    let spared = notified && !(left && fault) && spare(tid, &mut regs);
+    if left || spared {
+        let _ = sys::set_regs(tid, &regs);
     }
-    let _ = sys::set_regs(tid, &regs);
-    fault
+    left && fault
 }
 
-/// At the delivery of a signal to a thread that has made a call.
-pub fn spare(tid: Tid) {
-    let Ok(mut regs) = sys::regs(tid) else { return };
+/// A thread that has made a call: it is made again behind the signal's handler, if nobody expects it to be interrupted.
+fn spare(tid: Tid, regs: &mut Regs) -> bool {
     let call = regs.call();
     let served = table::entry(call.nr).is_some_and(|entry| matches!(entry.treat, Treat::Serve(_)));
     let by_kernel = regs.result() == ERESTARTSYS && !regs.is_set_interrupted();
-    if by_kernel && served && !may_wait(tid, fold(call)) {
+    let spared = by_kernel && served && !may_wait(tid, fold(call));
+    if spared {
         regs.set_interrupted(ERESTARTNOINTR);
-        let _ = sys::set_regs(tid, &regs);
     }
+    spared
 }
 
 /// Is it a call that may wait for others, which a signal ends?

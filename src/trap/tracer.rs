@@ -34,7 +34,7 @@ use super::state::{
 use super::{
     EndSignal, Engine, Error, Event, Memory, Reply, SpawnError, SpawnSpec, Tid, WaitStatus, restart, spawn, sys,
 };
-use crate::abi::{RawCall, fold};
+use crate::abi::{RawCall, fold, is_restart};
 
 const PATIENCE_STOPPED: Duration = Duration::from_millis(1);
 const PATIENCE_NOTIFIED: Duration = Duration::from_millis(20);
@@ -402,8 +402,7 @@ impl Tracer {
                 });
             }
             Some(State::InCall { frame, reply: true }) => {
-                let interrupted = (-516..=-512).contains(&regs.result());
-                let reply = if interrupted {
+                let reply = if is_restart(regs.result()) {
                     Reply::Restart
                 } else {
                     Reply::Return(regs.result())
@@ -533,14 +532,11 @@ impl Tracer {
         if signal == libc::SIGSYS && sys::is_trap(tid, TRAP_MARK) {
             return self.trapped(tid);
         }
-        if matches!(self.threads.get(&tid), Some(State::Running)) {
-            if restart::leave_agent(tid, signal) {
-                let _ = sys::cont(tid, 0);
-                return;
-            }
-            if self.listener.is_some() {
-                restart::spare(tid);
-            }
+        if matches!(self.threads.get(&tid), Some(State::Running))
+            && restart::before_delivery(tid, signal, self.listener.is_some())
+        {
+            let _ = sys::cont(tid, 0);
+            return;
         }
         if self.redirect(tid, signal) {
             let _ = sys::cont(tid, 0);

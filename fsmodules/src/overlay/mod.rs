@@ -3,8 +3,9 @@
 //!
 //! [`node`] is the merged tree, [`dir`] and [`mod@file`] what is open in it, [`change`] says in which layer something is
 //! changed, [`copyup`] is the first write to a file of a lower layer, by the [`mounter`], [`names`] what is made, removed
-//! and renamed; [`vufs`] puts one tree in front of another. Layers are vnodes, of the host or of any mount of the view. Redirected directories and metadata-only copies are refused, as the kernel refuses them with
-//! `userxattr`; so are the inode index, fs-verity and NFS export, which the kernel could do.
+//! and renamed; [`vufs`] puts one tree in front of another. Layers are vnodes, of the host or of any mount of the view.
+//! Redirected directories and metadata-only copies are refused, as the kernel refuses them with `userxattr`; so are the
+//! inode index, fs-verity and NFS export, which the kernel could do.
 
 mod change;
 mod copyup;
