@@ -17,6 +17,7 @@ use fuse_compat::kernel::Clock;
 
 use crate::abi::RawCall;
 use crate::dispatch::fifo::Fifos;
+use crate::dispatch::inotify::Instances;
 use crate::dispatch::socket::Travelling;
 use crate::dispatch::{Agents, Copies};
 use crate::door::Door;
@@ -49,6 +50,7 @@ pub struct Hypervisor {
     pub bound: RefCell<Vec<Bound>>,
     /// FIFOs of virtual file systems that are open.
     pub fifos: RefCell<Fifos>,
+    pub inotify: Instances,
     /// Copies of programs whose interpreter is elsewhere in the view.
     pub programs: RefCell<Copies>,
     /// Who those are who enter the view, if not who they are outside.
@@ -109,6 +111,7 @@ impl Hypervisor {
             looked_after: Cell::default(),
             bound: RefCell::default(),
             fifos: RefCell::default(),
+            inotify: Instances::default(),
             programs: RefCell::default(),
             user: RefCell::default(),
             mixed_ids: Cell::new(false),

@@ -105,7 +105,7 @@ impl Session {
         }
     }
 
-    /// Blocks until a tracee stops, somebody knocks or a deadline passes.
+    /// Blocks until a tracee stops, somebody knocks, a file of the host changes that is watched, or a deadline passes.
     fn wait(&mut self) {
         let mut deadline = self.hv.timers.next_deadline();
         let mut sooner = |time: Duration| deadline = Some(deadline.map_or(time, |d| d.min(time)));
@@ -119,11 +119,20 @@ impl Session {
         }
         let timeout = deadline.map(|deadline| deadline.saturating_sub(self.hv.now()));
         let door = self.hv.door.borrow();
-        let fds: Vec<BorrowedFd<'_>> = door.iter().map(|door| door.as_fd()).collect();
+        let doors = usize::from(door.is_some());
+        let fds: Vec<BorrowedFd<'_>> = door
+            .iter()
+            .map(|door| door.as_fd())
+            .chain(self.hv.inotify.kernel())
+            .collect();
         let ready = self.hv.tracer.borrow_mut().wait(&fds, timeout);
         drop(door);
-        if ready.contains(&0) {
-            self.answer_door();
+        for n in ready {
+            if n < doors {
+                self.answer_door();
+            } else {
+                self.hv.inotify.take_events();
+            }
         }
         let asked = self.hv.tracer.borrow_mut().asked_to_end();
         if let Some(request) = asked {

@@ -129,5 +129,6 @@ scenarios![
     threads,
     times,
     unlinked,
+    watches,
     xattr
 ];

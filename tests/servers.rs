@@ -77,5 +77,6 @@ scripts![
     stopped,
     traps,
     unmapped,
-    vast
+    vast,
+    watched
 ];

@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::task::OpenFile;
 use crate::trap::{GuestMemory, Reply};
+use crate::view::Events;
 
 use super::Ctx;
 use super::install::PAGE;
@@ -53,8 +54,13 @@ impl End {
         matches!(self, End::Real(..))
     }
 
-    /// Tells the caller how far an offset of its own has come.
-    fn advance(&self, cx: &Ctx, offset: Option<usize>, by: u64) -> Result<(), Errno> {
+    /// So much has been moved: tells the caller how far an offset of its own has come, and who watches the file.
+    fn advance(&self, cx: &Ctx, offset: Option<usize>, by: u64, events: Events) -> Result<(), Errno> {
+        if let End::Virtual(open, ..) = self
+            && by > 0
+        {
+            open.place.happened(events);
+        }
         let (End::Virtual(_, _, Some(at)) | End::Real(_, Some(at))) = self else {
             return Ok(());
         };
@@ -333,7 +339,8 @@ pub async fn sendfile(cx: &Ctx) -> Result<Reply, Errno> {
         return Err(Errno::EINVAL);
     }
     let done = transfer(cx, &from, &to, cx.arg(3).min(0x7fff_f000)).await?;
-    from.advance(cx, Some(2), done)?;
+    from.advance(cx, Some(2), done, Events::ACCESS)?;
+    to.advance(cx, None, done, Events::MODIFY)?;
     Ok(Reply::Return(done as i64))
 }
 
@@ -370,8 +377,8 @@ pub async fn splice(cx: &Ctx) -> Result<Reply, Errno> {
         len = len.min(room_in_pipe(cx, pipe).await?);
     }
     let done = transfer(cx, &from, &to, len).await?;
-    from.advance(cx, Some(1), done)?;
-    to.advance(cx, Some(3), done)?;
+    from.advance(cx, Some(1), done, Events::ACCESS)?;
+    to.advance(cx, Some(3), done, Events::MODIFY)?;
     Ok(Reply::Return(done as i64))
 }
 
@@ -466,7 +473,7 @@ pub async fn copy_file_range(cx: &Ctx) -> Result<Reply, Errno> {
         Err(Errno::EOPNOTSUPP) => return Err(Errno::EXDEV),
         Err(errno) => return Err(errno),
     };
-    from.advance(cx, Some(1), done)?;
-    to.advance(cx, Some(3), done)?;
+    from.advance(cx, Some(1), done, Events::ACCESS)?;
+    to.advance(cx, Some(3), done, Events::MODIFY)?;
     Ok(Reply::Return(done as i64))
 }

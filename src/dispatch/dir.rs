@@ -7,7 +7,7 @@ use fsmodules::api::{Access, DirEntry, Errno, FileKind};
 use crate::abi;
 use crate::task::OpenFile;
 use crate::trap::Reply;
-use crate::view::{Place, VirtualPlace};
+use crate::view::{Events, Place, VirtualPlace};
 
 use super::context::{CWD, Slot};
 use super::io::served;
@@ -62,6 +62,7 @@ async fn read_entries(cx: &Ctx, put: Put) -> Result<Reply, Errno> {
             *pos = entry.off;
         }
     }
+    open.place.happened(Events::ACCESS);
     cx.write(cx.arg(1), &out)?;
     Ok(Reply::Return(out.len() as i64))
 }
@@ -82,6 +83,7 @@ pub async fn mkdirat(cx: &Ctx) -> Result<Reply, Errno> {
             }
             slot.check_writable()?;
             slot.node().mkdir(cx.cx(), &slot.name, cx.int(2) & 0o1777).await?;
+            slot.dir.name_happened(&slot.name, FileKind::Directory, Events::CREATE);
             Ok(Reply::Return(0))
         }
     }

@@ -11,7 +11,7 @@ use fsmodules::api::{Backing, Errno, FileKind, MapRequest, MountFlags, OpenFlags
 use crate::abi::{RawCall, is_restart};
 use crate::task::{Executing, Mm, OpenFile, Task};
 use crate::trap::Reply;
-use crate::view::{Place, VirtualPlace, WalkFlags};
+use crate::view::{Events, Place, VirtualPlace, WalkFlags};
 
 use super::context::{CWD, HostFile, Target, host_file};
 use super::install::PAGE;
@@ -173,8 +173,10 @@ async fn open_virtual(cx: &Ctx, place: &VirtualPlace) -> Result<Opened, Errno> {
         return Err(Errno::EACCES);
     }
     let file = place.node().clone().open(cx.cx(), OpenFlags::EXEC).await?;
+    place.happened(Events::OPEN);
+    let open = OpenFile::new(Some(file.clone()), place.clone(), OpenFlags::EXEC);
     let header = file.read(cx.cx(), 0, HEADER).await?.concat();
-    let open = OpenFile::new(Some(file), place.clone(), OpenFlags::EXEC);
+    place.happened(Events::ACCESS);
     Ok(Opened {
         header,
         file: Some(open),

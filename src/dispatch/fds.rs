@@ -56,10 +56,10 @@ async fn flush_all(cx: &Ctx, entries: Vec<FdEntry>) {
     }
 }
 
-/// A process ends: all its descriptors close. Streams first: a server that dies must not wait for itself.
+/// A process ends: all its descriptors close. Devices first: a server that dies must not wait for itself.
 pub async fn close_all(cx: &Ctx, files: &Files) {
-    let (streams, others): (Vec<_>, Vec<_>) = files.take_all().into_iter().partition(|entry| entry.file.is_stream());
-    drop(streams);
+    let (devices, others): (Vec<_>, Vec<_>) = files.take_all().into_iter().partition(|entry| entry.file.is_device());
+    drop(devices);
     flush_all(cx, others).await;
 }
 

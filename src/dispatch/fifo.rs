@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use crate::hypervisor::temporary_directories;
 use crate::task::OpenFile;
-use crate::view::VirtualPlace;
+use crate::view::{Events, VirtualPlace};
 
 use super::Ctx;
 use super::install::{reopen, settle};
@@ -75,6 +75,7 @@ pub async fn open(cx: &Ctx, place: VirtualPlace, flags: OpenFlags) -> Result<i32
     let fd = reopen(cx, fifo.pipe.as_fd(), flags & kept).await?;
     let cloexec = flags.contains(OpenFlags::CLOEXEC);
     let fd = settle(cx, fd, cloexec).await?;
+    place.happened(Events::OPEN);
     let open = OpenFile::native(fifo, place, flags);
     cx.task.files().insert(fd, open, cloexec);
     Ok(fd)

@@ -10,6 +10,7 @@ use zerocopy::FromBytes;
 use crate::abi::Iovec;
 use crate::task::OpenFile;
 use crate::trap::{GuestMemory, Reply};
+use crate::view::Events;
 
 use super::Ctx;
 
@@ -166,18 +167,24 @@ async fn read_from(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers)
     if open.place.node().kind() == FileKind::Directory {
         return Err(Errno::EISDIR);
     }
-    if let Some(at) = at {
-        return Ok(Reply::Return(read_at(cx, &file, at, &buffers).await? as i64));
-    }
-    if !file.seekable() {
+    let done = match at {
+        Some(at) => read_at(cx, &file, at, &buffers).await?,
         // No position to guard: readers of a device wait side by side.
-        let done = read_at(cx, &file, 0, &buffers).await?;
-        super::stream::refresh(open);
-        return Ok(Reply::Return(done as i64));
+        None if !file.seekable() => {
+            let done = read_at(cx, &file, 0, &buffers).await?;
+            super::stream::refresh(open);
+            done
+        }
+        None => {
+            let mut pos = open.pos.lock().await;
+            let done = read_at(cx, &file, *pos, &buffers).await?;
+            *pos += done as u64;
+            done
+        }
+    };
+    if done > 0 {
+        open.place.happened(Events::ACCESS);
     }
-    let mut pos = open.pos.lock().await;
-    let done = read_at(cx, &file, *pos, &buffers).await?;
-    *pos += done as u64;
     Ok(Reply::Return(done as i64))
 }
 
@@ -255,6 +262,9 @@ async fn write_to(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers, 
             done
         }
     };
+    if done > 0 {
+        open.place.happened(Events::MODIFY);
+    }
     if done > 0 && (flags.contains(OpenFlags::DSYNC) || rwf & (RWF_DSYNC | RWF_SYNC) != 0) {
         let whole = flags.contains(OpenFlags::SYNC) || rwf & RWF_SYNC != 0;
         file.fsync(cx.cx(), !whole).await?;
@@ -338,6 +348,7 @@ pub async fn ftruncate(cx: &Ctx) -> Result<Reply, Errno> {
         ..SetAttr::default()
     };
     open.place.node().setattr(cx.cx(), change).await?;
+    open.place.happened(Events::MODIFY);
     Ok(Reply::Return(0))
 }
 
@@ -363,6 +374,7 @@ pub async fn fallocate(cx: &Ctx) -> Result<Reply, Errno> {
         _ => return Err(Errno::ENODEV),
     }
     file.fallocate(cx.cx(), cx.int(1), offset, len).await?;
+    open.place.happened(Events::MODIFY);
     Ok(Reply::Return(0))
 }
 

@@ -8,8 +8,8 @@ use fsmodules::api::{AttrQuery, Errno, File, FileKind, IoctlCall, OpenFlags};
 use crate::task::OpenFile;
 use crate::trap::Reply;
 
-use super::Ctx;
 use super::io::served;
+use super::{Ctx, inotify};
 
 const FIBMAP: u32 = 1;
 const FIGETBSZ: u32 = 2;
@@ -57,8 +57,13 @@ pub async fn ioctl(cx: &Ctx) -> Result<Reply, Errno> {
         FICLONE => return cannot_clone(cx, &open, arg as i32),
         FICLONERANGE => return cannot_clone(cx, &open, cx.read_value::<i64>(arg)? as i32),
         FIONREAD if kind == FileKind::Regular => {
-            let pos = *open.pos.lock().await;
-            let left = file.end(cx.cx()).await?.saturating_sub(pos);
+            let left = match inotify::instance(&open) {
+                Some(instance) => instance.waiting() as u64,
+                None => {
+                    let pos = *open.pos.lock().await;
+                    file.end(cx.cx()).await?.saturating_sub(pos)
+                }
+            };
             cx.write_value(arg, &(left.min(i32::MAX as u64) as i32))?;
         }
         _ => return of_server(cx, &*file, cmd, arg).await,

@@ -1,9 +1,9 @@
 //! Names: mknod, symlink, link, unlink, rename, readlink.
 
-use fsmodules::api::{Errno, FileKind, Name, RenameFlags};
+use fsmodules::api::{AttrQuery, Errno, FileKind, Name, RenameFlags};
 
 use crate::trap::Reply;
-use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
+use crate::view::{Events, Found, Last, Place, VirtualPlace, WalkFlags};
 
 use super::context::{CWD, NameIn, Slot, Target};
 use super::{Ctx, host, mem, procfs};
@@ -25,7 +25,8 @@ pub async fn mknodat(cx: &Ctx) -> Result<Reply, Errno> {
     if slot.slash {
         return Err(Errno::ENOENT);
     }
-    match FileKind::from_mode(mode) {
+    let kind = FileKind::from_mode(mode);
+    match kind {
         Some(FileKind::Regular | FileKind::Fifo | FileKind::Socket) => {}
         // Making device nodes takes CAP_MKNOD.
         Some(FileKind::CharDevice | FileKind::BlockDevice) if is_root(cx) => {}
@@ -36,6 +37,8 @@ pub async fn mknodat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     slot.check_writable()?;
     slot.node().mknod(cx.cx(), &slot.name, mode, cx.int(3)).await?;
+    slot.dir
+        .name_happened(&slot.name, kind.unwrap_or(FileKind::Regular), Events::CREATE);
     Ok(Reply::Return(0))
 }
 
@@ -62,6 +65,7 @@ pub async fn symlinkat(cx: &Ctx) -> Result<Reply, Errno> {
     }
     slot.check_writable()?;
     slot.node().symlink(cx.cx(), &slot.name, &target).await?;
+    slot.dir.name_happened(&slot.name, FileKind::Symlink, Events::CREATE);
     Ok(Reply::Return(0))
 }
 
@@ -117,6 +121,8 @@ async fn link(cx: &Ctx, old: &VirtualPlace, new: &NameIn) -> Result<Reply, Errno
         return Err(Errno::EPERM);
     }
     new.node().link(cx.cx(), old.node(), &new.name).await?;
+    old.happened_itself(Events::ATTRIB);
+    new.dir.name_happened(&new.name, old.node().kind(), Events::CREATE);
     Ok(Reply::Return(0))
 }
 
@@ -133,7 +139,7 @@ pub async fn rmdir(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 async fn remove(cx: &Ctx, dirfd: i32, arg: usize, directory: bool) -> Result<Reply, Errno> {
-    let slot = match cx.slot(dirfd, &cx.path(arg)?).await {
+    let mut slot = match cx.slot(dirfd, &cx.path(arg)?).await {
         Ok(Slot::Native) => return Ok(Reply::Passthrough),
         Ok(Slot::Host(name)) => return host::remove(cx, arg, &name).await,
         Ok(Slot::Virtual(slot)) => slot,
@@ -154,13 +160,32 @@ async fn remove(cx: &Ctx, dirfd: i32, arg: usize, directory: bool) -> Result<Rep
         return Err(Errno::EBUSY);
     }
     mem::close_unmapped(cx, &cx.task).await;
+    let last = is_last_name(cx, &child).await;
     if directory {
         slot.node().rmdir(cx.cx(), &slot.name).await?;
     } else {
         slot.node().unlink(cx.cx(), &slot.name).await?;
     }
     slot.dir.dentry.forget(&slot.name);
+    let kind = child.node().kind();
+    slot.child = None;
+    if kind != FileKind::Directory {
+        child.happened_itself(Events::ATTRIB);
+    }
+    if last {
+        child.name_was_last();
+    }
+    slot.dir.name_happened(&slot.name, kind, Events::DELETE);
     Ok(Reply::Return(0))
+}
+
+/// Is the name that it was found by the only one that the file has? Asked for those who watch the file.
+async fn is_last_name(cx: &Ctx, place: &VirtualPlace) -> bool {
+    if !place.is_watched() {
+        return false;
+    }
+    let attr = place.node().attr(cx.cx(), AttrQuery::default()).await;
+    place.node().kind() == FileKind::Directory || attr.is_ok_and(|attr| attr.nlink <= 1)
 }
 
 /// The existing file of that name, which must be of the same mount: else it is a mountpoint.
@@ -199,7 +224,7 @@ pub async fn renameat2(cx: &Ctx) -> Result<Reply, Errno> {
     match (old, new) {
         (Slot::Native, Slot::Native) => Ok(Reply::Passthrough),
         (Slot::Native | Slot::Host(_), Slot::Native | Slot::Host(_)) => host::rename(cx).await,
-        (Slot::Virtual(old), Slot::Virtual(new)) => rename(cx, &old, &new, flags).await,
+        (Slot::Virtual(old), Slot::Virtual(new)) => rename(cx, &old, new, flags).await,
         _ => Err(Errno::EXDEV),
     }
 }
@@ -215,7 +240,7 @@ fn busy_if_special(slot: Result<Slot, Errno>) -> Result<Slot, Errno> {
     })
 }
 
-async fn rename(cx: &Ctx, old: &NameIn, new: &NameIn, flags: RenameFlags) -> Result<Reply, Errno> {
+async fn rename(cx: &Ctx, old: &NameIn, mut new: NameIn, flags: RenameFlags) -> Result<Reply, Errno> {
     if !old.dir.mount.same_mount(&new.dir.mount) {
         return Err(Errno::EXDEV);
     }
@@ -239,22 +264,46 @@ async fn rename(cx: &Ctx, old: &NameIn, new: &NameIn, flags: RenameFlags) -> Res
     if cx.hv.mounts.is_mountpoint(&moved) {
         return Err(Errno::EBUSY);
     }
-    match &new.child {
-        None => {}
+    let victim = match &new.child {
+        None => None,
         Some(_) => {
-            let victim = child(new)?;
+            let victim = child(&new)?;
             check_victim(cx, old, &moved, &victim, flags)?;
             if victim.node().id() == moved.node().id() && !exchange {
                 return Ok(Reply::Return(0));
             }
+            Some(victim)
         }
-    }
+    };
     mem::close_unmapped(cx, &cx.task).await;
+    let last = match &victim {
+        Some(victim) => is_last_name(cx, victim).await,
+        None => false,
+    };
     old.node()
         .rename(cx.cx(), &old.name, new.dir.node(), &new.name, flags)
         .await?;
-    move_dentries(old, new, flags);
+    move_dentries(old, &new, flags);
+    new.child = None;
+    let (replaced, exchanged) = if exchange { (None, victim) } else { (victim, None) };
+    tell_of_move(old, &new, &moved, replaced.as_ref());
+    if let Some(other) = exchanged {
+        tell_of_move(&new, old, &other, None);
+    }
+    if let Some(victim) = replaced.filter(|_| last) {
+        victim.name_was_last();
+    }
     Ok(Reply::Return(0))
+}
+
+/// As the kernel's `fsnotify_move`.
+fn tell_of_move(from: &NameIn, to: &NameIn, moved: &VirtualPlace, replaced: Option<&VirtualPlace>) {
+    let kind = moved.node().kind();
+    from.dir.name_moved(&from.name, kind, &to.dir, &to.name);
+    if let Some(replaced) = replaced {
+        replaced.happened_itself(Events::ATTRIB);
+    }
+    moved.happened_itself(Events::MOVE_SELF);
 }
 
 fn check_victim(

@@ -6,7 +6,7 @@ use fsmodules::api::{Access, Attr, AttrQuery, Errno, FileKind, MountFlags, SetAt
 
 use crate::abi::{Stat, Statfs, Statx, StatxTimestamp, Timespec, Timeval, Utimbuf};
 use crate::trap::Reply;
-use crate::view::{Mount, VirtualPlace};
+use crate::view::{Events, Mount, VirtualPlace};
 
 use super::context::{CWD, HostFile, Target, check_writable};
 use super::io::not_path_only;
@@ -220,7 +220,25 @@ pub async fn faccessat(cx: &Ctx) -> Result<Reply, Errno> {
 async fn change(cx: &Ctx, place: &VirtualPlace, change: SetAttr<'_>) -> Result<Reply, Errno> {
     check_writable(place)?;
     place.node().setattr(cx.cx(), change).await?;
+    place.happened(events_of(&change));
     Ok(Reply::Return(0))
+}
+
+/// As the kernel's `fsnotify_change`.
+fn events_of(change: &SetAttr<'_>) -> Events {
+    let mut events = Events::empty();
+    events.set(
+        Events::ATTRIB,
+        change.uid.is_some() || change.gid.is_some() || change.mode.is_some(),
+    );
+    events.set(Events::MODIFY, change.size.is_some());
+    events |= match (change.atime, change.mtime) {
+        (Some(_), Some(_)) => Events::ATTRIB,
+        (Some(_), None) => Events::ACCESS,
+        (None, Some(_)) => Events::MODIFY,
+        (None, None) => Events::empty(),
+    };
+    events
 }
 
 fn mode_change(mode: u32) -> SetAttr<'static> {

@@ -15,6 +15,7 @@ pub mod fifo;
 mod handle;
 mod host;
 mod ids;
+pub mod inotify;
 mod install;
 mod io;
 mod ioctl;
@@ -137,6 +138,10 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         xattr::SYS_GETXATTRAT => xattr::getxattrat(cx).await,
         xattr::SYS_LISTXATTRAT => xattr::listxattrat(cx).await,
         xattr::SYS_REMOVEXATTRAT => xattr::removexattrat(cx).await,
+
+        libc::SYS_inotify_init | libc::SYS_inotify_init1 => inotify::inotify_init(cx).await,
+        libc::SYS_inotify_add_watch => inotify::inotify_add_watch(cx).await,
+        libc::SYS_inotify_rm_watch => inotify::inotify_rm_watch(cx).await,
 
         libc::SYS_mount => mount::mount(cx).await,
         libc::SYS_umount2 => mount::umount2(cx).await,

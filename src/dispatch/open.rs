@@ -6,7 +6,7 @@ use fsmodules::api::{Access, Errno, File, FileKind, OpenFlags};
 
 use crate::task::OpenFile;
 use crate::trap::Reply;
-use crate::view::{Found, Last, Place, VirtualPlace, WalkFlags};
+use crate::view::{Events, Found, Last, Place, VirtualPlace, WalkFlags};
 
 use super::context::{HostFile, check_writable, host_file};
 use super::install::{PAGE, install};
@@ -122,7 +122,20 @@ async fn open_virtual(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Re
         }
         _ => created(cx, found, flags, mode).await?,
     };
+    opened(&open);
     install(cx, open).await
+}
+
+/// Tells of an open, and of what it did besides.
+fn opened(open: &OpenFile) {
+    let flags = open.flags.get();
+    if flags.contains(OpenFlags::PATH) {
+        return;
+    }
+    open.place.happened(Events::OPEN);
+    if flags.contains(OpenFlags::TRUNC) && !open.created.get() {
+        open.place.happened(Events::MODIFY);
+    }
 }
 
 /// Is a FIFO or a device opened for what it stands for, and not just as a name?
@@ -238,6 +251,7 @@ async fn created(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Result<
     }
     check_writable(&dir)?;
     let made = dir.node().clone().create(cx.cx(), &name, mode, flags).await?;
+    dir.name_happened(&name, FileKind::Regular, Events::CREATE);
     let dentry = dir.dentry.child(&name, made.node);
     let place = VirtualPlace {
         mount: dir.mount,

@@ -12,7 +12,7 @@ use crate::trap::{Reply, Tid};
 use crate::view::{Found, HostPlace, Last, Place, ProcLink, ProcLinks, proctext};
 
 use super::install::reopen;
-use super::{Ctx, host};
+use super::{Ctx, host, inotify};
 
 /// A quick look at a path: could it name one of the files below, or lead through one of the links?
 pub fn may_matter(path: &[u8]) -> bool {
@@ -131,6 +131,11 @@ pub fn read_link(cx: &Ctx, found: &Found) -> Option<Vec<u8>> {
             cx.hv.mounts.host_place(&path, &root, None)
         }
     };
+    if let Place::Virtual(place) = &place
+        && let Some(text) = inotify::link_text(place)
+    {
+        return Some(text.to_vec());
+    }
     let mut text = cx.hv.mounts.view_path(&place, &root);
     if let Place::Virtual(place) = &place
         && place.dentry.is_deleted()

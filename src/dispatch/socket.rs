@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Errno, OpenFlags};
+use fsmodules::api::{Access, Errno, FileKind, OpenFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
 use zerocopy::IntoBytes;
@@ -14,6 +14,7 @@ use crate::abi::{Cmsghdr, Mmsghdr, Msghdr, RawCall};
 use crate::hypervisor::{Bound, Hypervisor};
 use crate::task::OpenFile;
 use crate::trap::Reply;
+use crate::view::Events;
 
 use super::context::{CWD, Slot, Target};
 use super::install::{put, reopen};
@@ -391,6 +392,7 @@ async fn virtual_address(
                     .node()
                     .mknod(cx.cx(), &slot.name, libc::S_IFSOCK | 0o777, 0)
                     .await?;
+                slot.dir.name_happened(&slot.name, FileKind::Socket, Events::CREATE);
                 let bound = Bound::new(&cx.hv, slot.dir.mount.dev(), node, path, kind);
                 Ok(Some((bound.address(), Some(bound))))
             }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fsmodules::api::{Errno, Name, XattrFlags};
 
 use crate::trap::{GuestMemory, Reply};
-use crate::view::VirtualPlace;
+use crate::view::{Events, VirtualPlace};
 
 use super::Ctx;
 use super::context::{CWD, Target, check_writable};
@@ -205,6 +205,7 @@ async fn set(
     check_writable(place)?;
     let value = Bytes::from(cx.read(address, size as usize)?);
     place.node().setxattr(cx.cx(), &name, value, flags).await?;
+    place.happened(Events::ATTRIB);
     Ok(Reply::Return(0))
 }
 
@@ -233,5 +234,6 @@ async fn remove(cx: &Ctx, place: &VirtualPlace, name_arg: usize) -> Result<Reply
     let name = name(cx, name_arg)?;
     check_writable(place)?;
     place.node().removexattr(cx.cx(), &name).await?;
+    place.happened(Events::ATTRIB);
     Ok(Reply::Return(0))
 }

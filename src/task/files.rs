@@ -124,7 +124,7 @@ impl Files {
 
     /// Gives what the number meant before.
     pub fn insert(&self, fd: i32, file: Rc<OpenFile>, cloexec: bool) -> Option<FdEntry> {
-        if file.is_stream() {
+        if file.is_device() {
             self.serves.set(true);
         }
         self.entries.borrow_mut().insert(fd, FdEntry { file, cloexec })

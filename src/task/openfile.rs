@@ -3,10 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use fsmodules::api::{Backing, DirEntry, File, OpenFlags};
+use fsmodules::api::{Backing, DirEntry, File, FileKind, OpenFlags};
 
 use crate::rt::Flag;
-use crate::view::{MountUse, VirtualPlace};
+use crate::view::{Events, MountUse, VirtualPlace};
 
 /// What open(2) makes: shared by all descriptors that dup(2), fork(2) or SCM_RIGHTS copied from it.
 pub struct OpenFile {
@@ -38,6 +38,15 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         for (_, gone) in self.streams.take() {
             gone.raise();
+        }
+        let flags = self.flags.get();
+        if !flags.contains(OpenFlags::PATH) {
+            let written = if flags.writable() {
+                Events::CLOSE_WRITE
+            } else {
+                Events::CLOSE_NOWRITE
+            };
+            self.place.happened(written);
         }
     }
 }
@@ -79,11 +88,10 @@ impl OpenFile {
         }
     }
 
-    /// A device or the like, as against a file with content.
-    pub fn is_stream(&self) -> bool {
-        self.file
-            .as_ref()
-            .is_some_and(|file| matches!(file.backing(), Backing::Stream))
+    /// A module's device, by which a program serves something.
+    pub fn is_device(&self) -> bool {
+        let stream = |file: &Rc<dyn File>| matches!(file.backing(), Backing::Stream);
+        self.place.node().kind() == FileKind::CharDevice && self.file.as_ref().is_some_and(stream)
     }
 
     /// `F_SETFL`: changes the flags that can be changed.

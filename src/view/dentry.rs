@@ -13,6 +13,16 @@ pub struct Dentry {
     parent: RefCell<Option<(Rc<Dentry>, Name)>>,
     children: RefCell<HashMap<Name, Weak<Dentry>>>,
     deleted: Cell<bool>,
+    /// What is to be done when nobody has it any more.
+    last_act: RefCell<Option<Box<dyn FnOnce()>>>,
+}
+
+impl Drop for Dentry {
+    fn drop(&mut self) {
+        if let Some(act) = self.last_act.take() {
+            act();
+        }
+    }
 }
 
 impl Dentry {
@@ -22,6 +32,7 @@ impl Dentry {
             parent: RefCell::new(parent),
             children: RefCell::default(),
             deleted: Cell::new(false),
+            last_act: RefCell::default(),
         })
     }
 
@@ -64,12 +75,22 @@ impl Dentry {
         self.parent.borrow().as_ref().map(|(parent, _)| parent.clone())
     }
 
+    /// The directory that it is in, or was in last, and its name there.
+    pub fn named(&self) -> Option<(Rc<Dentry>, Name)> {
+        self.parent.borrow().clone()
+    }
+
     pub fn is_root(&self) -> bool {
         self.parent.borrow().is_none()
     }
 
     pub fn is_deleted(&self) -> bool {
         self.deleted.get()
+    }
+
+    /// Does that when nobody has it any more.
+    pub fn when_dropped(&self, act: impl FnOnce() + 'static) {
+        self.last_act.replace(Some(Box::new(act)));
     }
 
     /// Is it `ancestor`, or below it?

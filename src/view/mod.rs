@@ -7,10 +7,12 @@ mod pathset;
 pub mod proctext;
 mod quick;
 mod walk;
+mod watch;
 
 pub use dentry::Dentry;
 pub use mounts::{Mount, MountUse, Mounts, Root};
 pub use walk::{Found, HostRights, Last, ProcLink, ProcLinks, WalkFlags, Walker};
+pub use watch::{Events, Listener, Watch, Watches};
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;

@@ -13,7 +13,7 @@ use fsmodules::api::{Description, Errno, FileSystem, MountFlags, Name, Vnode};
 
 use super::paths::full_path;
 use super::pathset::PathSet;
-use super::{Dentry, HostPlace, Place, VirtualPlace};
+use super::{Dentry, HostPlace, Place, VirtualPlace, Watches};
 
 /// What is at a mount's root.
 #[derive(Clone)]
@@ -40,6 +40,8 @@ pub struct Mount {
     attached: Cell<bool>,
     /// Marked by `MNT_EXPIRE`, and not used since.
     expiring: Cell<bool>,
+    /// Of the whole view.
+    watches: Rc<Watches>,
 }
 
 /// Minor numbers of anonymous devices that the host's own are unlikely to reach.
@@ -77,6 +79,10 @@ impl Mount {
 
     pub fn fs(&self) -> Option<Rc<dyn FileSystem>> {
         self.fs.clone()
+    }
+
+    pub fn watches(&self) -> &Rc<Watches> {
+        &self.watches
     }
 
     pub fn root(&self) -> &Root {
@@ -160,6 +166,7 @@ impl Mount {
             && self.users.get() == 0
             && let Some(fs) = &self.fs
         {
+            self.watches.unmounted(self.dev());
             fs.shutdown();
         }
     }
@@ -197,6 +204,7 @@ impl Point {
 /// The mounts of a view, in the order in which they were made.
 pub struct Mounts {
     base: Rc<Mount>,
+    watches: Rc<Watches>,
     all: RefCell<Vec<Rc<Mount>>>,
     /// The topmost mount on each place that has one.
     on: RefCell<HashMap<Point, Rc<Mount>>>,
@@ -223,6 +231,7 @@ impl Default for Mounts {
 impl Mounts {
     /// The host, and nothing else.
     pub fn new() -> Mounts {
+        let watches = Rc::new(Watches::default());
         let base = Rc::new(Mount {
             id: BASE_ID,
             at: RefCell::new(None),
@@ -234,10 +243,12 @@ impl Mounts {
             users: Cell::new(0),
             attached: Cell::new(true),
             expiring: Cell::new(false),
+            watches: watches.clone(),
         });
         Mounts {
             root: RefCell::new(base.root_place()),
             base,
+            watches,
             all: RefCell::default(),
             on: RefCell::default(),
             points: RefCell::default(),
@@ -382,6 +393,7 @@ impl Mounts {
             users: Cell::new(0),
             attached: Cell::new(true),
             expiring: Cell::new(false),
+            watches: self.watches.clone(),
         })
     }
 
@@ -458,6 +470,13 @@ impl Mounts {
             MountFlags::NOSUID | MountFlags::NOEXEC,
             true,
         );
+    }
+
+    /// A file that is in no directory, as the kernel's `anon_inode`s.
+    pub fn place_nowhere(&self, node: Rc<dyn Vnode>) -> VirtualPlace {
+        let dentry = Dentry::root(node);
+        let mount = self.make(None, Root::Virtual(dentry.clone()), None, MountFlags::empty(), true);
+        VirtualPlace { mount, dentry }
     }
 
     /// A command of umvu's own in a directory that has nothing of this name.
