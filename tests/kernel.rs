@@ -109,6 +109,7 @@ macro_rules! scenarios {
 }
 
 scenarios![
+    aio,
     append,
     arguments,
     control,

@@ -62,6 +62,29 @@ pub struct Statx {
     pub spare: [u64; 13],
 }
 
+/// `struct iocb` (linux/aio_abi.h).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Iocb {
+    pub aio_data: u64,
+    pub aio_key: u32,
+    pub aio_rw_flags: u32,
+    pub aio_lio_opcode: u16,
+    pub aio_reqprio: i16,
+    pub aio_fildes: u32,
+    pub aio_buf: u64,
+    pub aio_nbytes: u64,
+    pub aio_offset: i64,
+    pub aio_reserved2: u64,
+    pub aio_flags: u32,
+    pub aio_resfd: u32,
+}
+
+impl Iocb {
+    /// Where `aio_key` is.
+    pub const KEY: u64 = 8;
+}
+
 /// `struct statfs`.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

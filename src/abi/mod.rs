@@ -5,7 +5,7 @@ pub mod layout;
 mod x86_64;
 
 pub use layout::{
-    Cmsghdr, Flock, Iovec, Mmsghdr, Msghdr, Stat, Statfs, Statx, StatxTimestamp, Timespec, Timeval, Utimbuf,
+    Cmsghdr, Flock, Iocb, Iovec, Mmsghdr, Msghdr, Stat, Statfs, Statx, StatxTimestamp, Timespec, Timeval, Utimbuf,
     put_dirent, put_dirent64,
 };
 pub use x86_64::{Regs, SYSCALL_LEN, fold};

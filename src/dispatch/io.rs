@@ -45,20 +45,20 @@ pub fn not_path_only(open: &OpenFile) -> Result<(), Errno> {
 }
 
 /// The guest buffers of a call, in order.
-type Buffers = Vec<(u64, usize)>;
+pub type Buffers = Vec<(u64, usize)>;
 
-fn one_buffer(cx: &Ctx) -> Buffers {
-    vec![(cx.arg(1), (cx.arg(2) as usize).min(MAX_TRANSFER))]
+pub fn one_buffer(address: u64, len: u64) -> Buffers {
+    vec![(address, (len as usize).min(MAX_TRANSFER))]
 }
 
-fn buffers(cx: &Ctx) -> Result<Buffers, Errno> {
-    let count = cx.arg(2);
+/// From an array of `struct iovec`.
+pub fn buffers(cx: &Ctx, array: u64, count: u64) -> Result<Buffers, Errno> {
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
     }
     let mut total = 0usize;
     let mut buffers = Vec::with_capacity(count as usize);
-    let array = cx.read(cx.arg(1), count as usize * size_of::<Iovec>())?;
+    let array = cx.read(array, count as usize * size_of::<Iovec>())?;
     for iov in array.chunks_exact(size_of::<Iovec>()) {
         let iov = Iovec::read_from_bytes(iov).map_err(|_| Errno::EFAULT)?;
         if iov.len > i64::MAX as u64 {
@@ -98,14 +98,14 @@ pub async fn read(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    read_from(cx, &open, None, one_buffer(cx)).await
+    read_from(cx, &open, None, one_buffer(cx.arg(1), cx.arg(2))).await
 }
 
 pub async fn readv(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    read_from(cx, &open, None, buffers(cx)?).await
+    read_from(cx, &open, None, buffers(cx, cx.arg(1), cx.arg(2))?).await
 }
 
 pub async fn pread(cx: &Ctx) -> Result<Reply, Errno> {
@@ -113,7 +113,7 @@ pub async fn pread(cx: &Ctx) -> Result<Reply, Errno> {
         return Ok(Reply::Passthrough);
     };
     let at = offset(&open, cx.arg(3))?;
-    read_from(cx, &open, Some(at), one_buffer(cx)).await
+    read_from(cx, &open, Some(at), one_buffer(cx.arg(1), cx.arg(2))).await
 }
 
 /// preadv(2) and preadv2(2), whose offset −1 means the file offset.
@@ -123,7 +123,7 @@ pub async fn preadv(cx: &Ctx) -> Result<Reply, Errno> {
     };
     let at = vector_offset(cx, &open)?;
     vector_flags(cx)?;
-    read_from(cx, &open, at, buffers(cx)?).await
+    read_from(cx, &open, at, buffers(cx, cx.arg(1), cx.arg(2))?).await
 }
 
 fn offset(open: &OpenFile, at: u64) -> Result<u64, Errno> {
@@ -149,7 +149,11 @@ fn vector_offset(cx: &Ctx, open: &OpenFile) -> Result<Option<u64>, Errno> {
 }
 
 fn vector_flags(cx: &Ctx) -> Result<u32, Errno> {
-    let flags = if is_v2(cx) { cx.int(5) } else { 0 };
+    checked_flags(if is_v2(cx) { cx.int(5) } else { 0 })
+}
+
+/// `RWF_*`, if the kernel's FUSE takes them.
+pub fn checked_flags(flags: u32) -> Result<u32, Errno> {
     if flags & !RWF_SERVED != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -159,7 +163,7 @@ fn vector_flags(cx: &Ctx) -> Result<u32, Errno> {
     Ok(flags)
 }
 
-async fn read_from(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers) -> Result<Reply, Errno> {
+pub async fn read_from(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers) -> Result<Reply, Errno> {
     let file = served(open)?;
     if !open.flags.get().readable() {
         return Err(Errno::EBADF);
@@ -218,14 +222,14 @@ pub async fn write(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    write_to(cx, &open, None, one_buffer(cx), 0).await
+    write_to(cx, &open, None, one_buffer(cx.arg(1), cx.arg(2)), 0).await
 }
 
 pub async fn writev(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    write_to(cx, &open, None, buffers(cx)?, 0).await
+    write_to(cx, &open, None, buffers(cx, cx.arg(1), cx.arg(2))?, 0).await
 }
 
 pub async fn pwrite(cx: &Ctx) -> Result<Reply, Errno> {
@@ -233,7 +237,7 @@ pub async fn pwrite(cx: &Ctx) -> Result<Reply, Errno> {
         return Ok(Reply::Passthrough);
     };
     let at = offset(&open, cx.arg(3))?;
-    write_to(cx, &open, Some(at), one_buffer(cx), 0).await
+    write_to(cx, &open, Some(at), one_buffer(cx.arg(1), cx.arg(2)), 0).await
 }
 
 pub async fn pwritev(cx: &Ctx) -> Result<Reply, Errno> {
@@ -242,10 +246,10 @@ pub async fn pwritev(cx: &Ctx) -> Result<Reply, Errno> {
     };
     let at = vector_offset(cx, &open)?;
     let flags = vector_flags(cx)?;
-    write_to(cx, &open, at, buffers(cx)?, flags).await
+    write_to(cx, &open, at, buffers(cx, cx.arg(1), cx.arg(2))?, flags).await
 }
 
-async fn write_to(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers, rwf: u32) -> Result<Reply, Errno> {
+pub async fn write_to(cx: &Ctx, open: &OpenFile, at: Option<u64>, buffers: Buffers, rwf: u32) -> Result<Reply, Errno> {
     let file = served(open)?;
     let flags = open.flags.get();
     if !flags.writable() {
@@ -382,8 +386,11 @@ pub async fn fsync(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    let data_only = i64::from(cx.call.nr) == libc::SYS_fdatasync;
-    served(&open)?.fsync(cx.cx(), data_only).await?;
+    sync(cx, &open, i64::from(cx.call.nr) == libc::SYS_fdatasync).await
+}
+
+pub async fn sync(cx: &Ctx, open: &OpenFile, data_only: bool) -> Result<Reply, Errno> {
+    served(open)?.fsync(cx.cx(), data_only).await?;
     Ok(Reply::Return(0))
 }
 

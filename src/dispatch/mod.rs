@@ -5,6 +5,7 @@
 //! shows the file elsewhere.
 
 mod agent;
+mod aio;
 mod context;
 mod copy;
 mod dir;
@@ -82,6 +83,7 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_syncfs => io::syncfs(cx).await,
         libc::SYS_readahead => io::readahead(cx).await,
         libc::SYS_fadvise64 => io::fadvise(cx).await,
+        libc::SYS_io_submit => aio::io_submit(cx).await,
         libc::SYS_ioctl => ioctl::ioctl(cx).await,
         libc::SYS_sendfile => copy::sendfile(cx).await,
         libc::SYS_splice => copy::splice(cx).await,

@@ -229,7 +229,7 @@ pub static TABLE: &[Entry] = &[
     row(206, "io_setup", &[], Treat::Pass(KERNEL_FDS)),
     row(207, "io_destroy", &[], Treat::Pass(KERNEL_FDS)),
     row(208, "io_getevents", &[], Treat::Pass(KERNEL_FDS)),
-    row(209, "io_submit", &[], Treat::Pass(KERNEL_FDS)),
+    row(209, "io_submit", &[Int, Int, Ptr], Treat::Serve(Always)),
     row(210, "io_cancel", &[], Treat::Pass(KERNEL_FDS)),
     row(211, "get_thread_area", &[], Treat::Refuse(Errno::ENOSYS, "removed from the kernel or never there")),
     row(212, "lookup_dcookie", &[], Treat::Refuse(Errno::ENOSYS, "removed from the kernel or never there")),
