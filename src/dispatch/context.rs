@@ -157,6 +157,16 @@ impl Ctx {
         }
     }
 
+    /// The caller is who it really is, as for access(2), from now on. Before anything else is asked of the ids.
+    pub fn act_as_real(&self) {
+        let ids = self.task.ids();
+        let _ = self.ids.set(Rc::new(Ids {
+            fsuid: ids.ruid,
+            fsgid: ids.rgid,
+            ..(*ids).clone()
+        }));
+    }
+
     /// The module API's view of this call.
     pub fn cx(&self) -> Cx<'_> {
         Cx {
@@ -384,27 +394,35 @@ impl Ctx {
 
     /// The name at the end of a path, in its directory. What is no name fails as in rmdir(2).
     pub async fn slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
-        self.slot_or(dirfd, path, |last| match last {
-            Last::Dot => Errno::EINVAL,
-            Last::DotDot => Errno::ENOTEMPTY,
-            _ => Errno::EBUSY,
-        })
-        .await
+        self.slot_or(dirfd, path, WalkFlags::PARENT, nameless).await
+    }
+
+    /// As [`Ctx::slot`], for a name that is to become another file's.
+    pub async fn target_slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
+        let flags = WalkFlags::PARENT | WalkFlags::FRESH;
+        self.slot_or(dirfd, path, flags, nameless).await
     }
 
     /// The name that is to be made: what is no name exists.
     pub async fn new_slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
-        self.slot_or(dirfd, path, |_| Errno::EEXIST).await
+        let flags = WalkFlags::PARENT | WalkFlags::FRESH;
+        self.slot_or(dirfd, path, flags, |_| Errno::EEXIST).await
     }
 
-    async fn slot_or(&self, dirfd: i32, path: &[u8], special: fn(&Last) -> Errno) -> Result<Slot, Errno> {
+    async fn slot_or(
+        &self,
+        dirfd: i32,
+        path: &[u8],
+        flags: WalkFlags,
+        special: fn(&Last) -> Errno,
+    ) -> Result<Slot, Errno> {
         if self.is_quick(dirfd, path) {
             return Ok(Slot::Native);
         }
         if let Some(file) = self.quick_host(dirfd, path) {
             return Ok(Slot::Host(file));
         }
-        let found = self.walk(dirfd, path, WalkFlags::PARENT).await?;
+        let found = self.walk(dirfd, path, flags).await?;
         if found.native && self.task.creds().is_none() {
             return Ok(Slot::Native);
         }
@@ -572,6 +590,15 @@ impl NameIn {
     /// `EROFS` on a read-only mount.
     pub fn check_writable(&self) -> Result<(), Errno> {
         check_writable(&self.dir)
+    }
+}
+
+/// How rmdir(2) fails at what is no name.
+fn nameless(last: &Last) -> Errno {
+    match last {
+        Last::Dot => Errno::EINVAL,
+        Last::DotDot => Errno::ENOTEMPTY,
+        _ => Errno::EBUSY,
     }
 }
 

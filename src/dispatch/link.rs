@@ -211,7 +211,12 @@ pub async fn renameat2(cx: &Ctx) -> Result<Reply, Errno> {
         return Err(Errno::EINVAL);
     }
     let old = busy_if_special(cx.slot(cx.fd(0), &cx.path(1)?).await)?;
-    let new = match busy_if_special(cx.slot(cx.fd(2), &cx.path(3)?).await) {
+    let target = cx.path(3)?;
+    let new = match flags.contains(RenameFlags::EXCHANGE) {
+        true => cx.slot(cx.fd(2), &target).await,
+        false => cx.target_slot(cx.fd(2), &target).await,
+    };
+    let new = match busy_if_special(new) {
         Ok(new) => new,
         Err(errno) => {
             // On the host, nobody has looked yet whether the old name's directory is there; that error comes first.

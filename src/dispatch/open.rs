@@ -104,6 +104,9 @@ fn walk_flags(flags: OpenFlags) -> WalkFlags {
     if !flags.contains(OpenFlags::NOFOLLOW) && !exclusive {
         walk |= WalkFlags::FOLLOW;
     }
+    if exclusive {
+        walk |= WalkFlags::FRESH;
+    }
     walk
 }
 

@@ -29,6 +29,9 @@ bitflags::bitflags! {
         const IN_ROOT = 64;
         /// Go into mounts that the caller may not use (umount does).
         const NO_CROSSING_CHECK = 128;
+        /// The last name is to be made or replaced: whoever has it is asked for anew (`LOOKUP_EXCL`,
+        /// `LOOKUP_RENAME_TARGET`).
+        const FRESH = 256;
     }
 }
 
@@ -225,6 +228,12 @@ impl Walker<'_> {
             let follow = !ends
                 || !walk.flags.contains(WalkFlags::PARENT) && (walk.flags.contains(WalkFlags::FOLLOW) || walk.slash);
             let directory = walk.at.clone();
+            if ends
+                && walk.flags.contains(WalkFlags::FRESH)
+                && let Place::Virtual(directory) = &directory
+            {
+                directory.node().doubt(&name);
+            }
             let child = self.child(&directory, &name, follow).await?;
             (last, parent) = (Last::Name(name), Some(directory.clone()));
             let place = match child {

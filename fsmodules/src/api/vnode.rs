@@ -66,6 +66,8 @@ pub trait Vnode {
     fn lookup<'a>(&'a self, _cx: Cx<'a>, _name: &'a Name) -> Op<'a, Rc<dyn Vnode>> {
         fail(Errno::ENOTDIR)
     }
+    /// The next [`Vnode::lookup`] of the name shall not be answered from memory.
+    fn doubt(&self, _name: &Name) {}
     fn readlink<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, Bytes> {
         fail(Errno::EINVAL)
     }

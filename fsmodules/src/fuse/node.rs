@@ -280,6 +280,13 @@ impl Node {
         Some((known.child, known.expires))
     }
 
+    /// What is known of the name is to be confirmed.
+    pub fn doubt_name(&self, name: &Name) {
+        if let Some(known) = self.names.borrow_mut().get_mut(name) {
+            known.expires = Duration::ZERO;
+        }
+    }
+
     /// NOTIFY_INVAL_ENTRY and NOTIFY_DELETE.
     pub fn drop_name(&self, name: &Name, child: Option<u64>, expire_only: bool) -> Result<(), Errno> {
         self.expire();

@@ -433,6 +433,10 @@ impl Vnode for Node {
         Box::pin(async move { self.child(cx, name).await.map(|node| node as Rc<dyn Vnode>) })
     }
 
+    fn doubt(&self, name: &Name) {
+        self.doubt_name(name);
+    }
+
     fn readlink<'a>(&'a self, cx: Cx<'a>) -> Op<'a, Bytes> {
         if self.kind == FileKind::Symlink {
             Box::pin(self.target(cx))
