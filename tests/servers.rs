@@ -68,6 +68,7 @@ scripts![
     balance,
     death,
     errors,
+    fresh,
     interrupts,
     kills,
     lost,

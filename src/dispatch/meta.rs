@@ -198,6 +198,9 @@ pub async fn faccessat(cx: &Ctx) -> Result<Reply, Errno> {
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_EACCESS) != 0 {
         return Err(Errno::EINVAL);
     }
+    if flags & AT_EACCESS == 0 && cx.task.creds().is_some() {
+        cx.act_as_real();
+    }
     let place = match resolve(cx, flags).await? {
         Target::Native => return Ok(Reply::Passthrough),
         Target::Host(file) => return host::access(cx, &file, mask, flags).await,
