@@ -18,6 +18,7 @@ use fuse_compat::kernel::Clock;
 use crate::abi::RawCall;
 use crate::dispatch::fifo::Fifos;
 use crate::dispatch::inotify::Instances;
+use crate::dispatch::protected::Protected;
 use crate::dispatch::socket::Travelling;
 use crate::dispatch::{Agents, Copies};
 use crate::door::Door;
@@ -51,6 +52,7 @@ pub struct Hypervisor {
     /// FIFOs of virtual file systems that are open.
     pub fifos: RefCell<Fifos>,
     pub inotify: Instances,
+    pub protected: Protected,
     /// Copies of programs whose interpreter is elsewhere in the view.
     pub programs: RefCell<Copies>,
     /// Who those are who enter the view, if not who they are outside.
@@ -112,6 +114,7 @@ impl Hypervisor {
             bound: RefCell::default(),
             fifos: RefCell::default(),
             inotify: Instances::default(),
+            protected: Protected::of_host(),
             programs: RefCell::default(),
             user: RefCell::default(),
             mixed_ids: Cell::new(false),

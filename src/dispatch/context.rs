@@ -307,6 +307,7 @@ impl Ctx {
             root,
             links: &links,
             rights: rights.as_ref().map(|rights| rights as &dyn HostRights),
+            protected_symlinks: self.hv.protected.symlinks,
         };
         walker.walk(start, path, flags).await
     }

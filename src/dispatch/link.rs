@@ -6,7 +6,7 @@ use crate::trap::Reply;
 use crate::view::{Events, Found, Last, Place, VirtualPlace, WalkFlags};
 
 use super::context::{CWD, NameIn, Slot, Target};
-use super::{Ctx, host, mem, procfs};
+use super::{Ctx, host, mem, procfs, protected};
 
 pub async fn mknodat(cx: &Ctx) -> Result<Reply, Errno> {
     let slot = match cx.new_slot(cx.fd(0), &cx.path(1)?).await? {
@@ -120,6 +120,7 @@ async fn link(cx: &Ctx, old: &VirtualPlace, new: &NameIn) -> Result<Reply, Errno
     if old.node().kind() == FileKind::Directory {
         return Err(Errno::EPERM);
     }
+    protected::check_link(cx, old).await?;
     new.node().link(cx.cx(), old.node(), &new.name).await?;
     old.happened_itself(Events::ATTRIB);
     new.dir.name_happened(&new.name, old.node().kind(), Events::CREATE);

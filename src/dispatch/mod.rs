@@ -29,6 +29,7 @@ mod open;
 mod owners;
 mod process;
 mod procfs;
+pub mod protected;
 mod root;
 pub mod socket;
 mod stream;

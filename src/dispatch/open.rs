@@ -11,7 +11,7 @@ use crate::view::{Events, Found, Last, Place, VirtualPlace, WalkFlags};
 use super::context::{HostFile, check_writable, host_file};
 use super::install::{PAGE, install};
 use super::meta::wide_dev;
-use super::{Ctx, fifo, host, owners, procfs};
+use super::{Ctx, fifo, host, owners, procfs, protected};
 
 /// Flags that openat(2) knows; the others are ignored by it and refused by openat2(2).
 const MODE_BITS: u32 = 0o7777;
@@ -114,6 +114,9 @@ async fn open_virtual(cx: &Ctx, found: Found, flags: OpenFlags, mode: u32) -> Re
     let open = match found.place {
         Some(Place::Virtual(place)) => {
             cx.answered(&place);
+            if flags.contains(OpenFlags::CREAT) && !flags.intersects(OpenFlags::EXCL | OpenFlags::PATH) {
+                protected::check_create(cx, found.parent.as_ref(), &place).await?;
+            }
             if opens_fifo(&place, flags) && !found.slash {
                 return Ok(Reply::Return(fifo::open(cx, place, flags).await?.into()));
             }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Cx, Errno, FileKind, Name};
+use fsmodules::api::{Access, AttrQuery, Cx, Errno, FileKind, Name};
 
 use super::{HostPlace, Mounts, Place, VirtualPlace};
 
@@ -133,6 +133,8 @@ pub struct Walker<'a> {
     pub links: &'a dyn ProcLinks,
     /// Asked before the host is, where the caller's ids are virtual.
     pub rights: Option<&'a dyn HostRights>,
+    /// `fs.protected_symlinks` (proc_sys_fs(5))
+    pub protected_symlinks: bool,
 }
 
 /// A walk in progress.
@@ -241,6 +243,9 @@ impl Walker<'_> {
                 Child::Missing => return Err(Errno::ENOENT),
                 Child::File(place) => place,
                 Child::Symlink(place, target) if follow => {
+                    if ends {
+                        self.check_last_link(&directory, &place).await?;
+                    }
                     follow_symlink(walk, &place, &target)?;
                     continue;
                 }
@@ -296,6 +301,24 @@ impl Walker<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// May a link at the end of a path be followed (`may_follow_link`)? Of the host's, the host decides.
+    async fn check_last_link(&self, directory: &Place, link: &Place) -> Result<(), Errno> {
+        const STICKY_FOR_ALL: u32 = 0o1002;
+        let (Place::Virtual(directory), Place::Virtual(link), true) = (directory, link, self.protected_symlinks) else {
+            return Ok(());
+        };
+        let known = AttrQuery {
+            cached: true,
+            ..AttrQuery::default()
+        };
+        let link = link.node().attr(self.cx, known).await?;
+        let directory = directory.node().attr(self.cx, known).await?;
+        let allowed = link.uid == self.cx.caller.ids().fsuid
+            || directory.mode & STICKY_FOR_ALL != STICKY_FOR_ALL
+            || link.uid == directory.uid;
+        if allowed { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     /// What has this name. A link is read only if it is to be followed: reading it may change its times.

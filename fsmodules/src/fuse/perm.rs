@@ -42,6 +42,15 @@ pub fn may_change(ids: &Ids, attr: &Attr, change: &SetAttr<'_>) -> bool {
     uid && gid && (owner || change.mode.is_none() && !explicit_time)
 }
 
+/// The mode as the caller may set it: set-group-id only with a group of theirs (`setattr_prepare`).
+pub fn settable(ids: &Ids, gid: u32, mode: u32) -> u32 {
+    if ids.fsuid == 0 || ids.in_group(gid) {
+        mode
+    } else {
+        mode & !0o2000
+    }
+}
+
 /// The mode without set-id bits, as a change by an ordinary user leaves it (`setattr_should_drop_suidgid`).
 pub fn without_set_id(mode: u32) -> u32 {
     let mode = mode & !0o4000;

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fuse_compat::kernel::expiry;
-use fuse_compat::wire::abi::{InitFlags, SetattrIn, SetattrValid};
+use fuse_compat::wire::abi::{Attr, InitFlags, SetattrIn, SetattrValid};
 
 use super::file::FuseFile;
 use super::node::Node;
@@ -96,8 +96,11 @@ impl Node {
         if change.size.is_some() && self.kind == FileKind::Directory {
             return Err(Errno::EISDIR);
         }
+        let mut change = change;
         if self.fs.options.default_permissions {
-            self.check_change(cx, &change).await?;
+            let attr = self.check_change(cx, &change).await?;
+            let group = change.gid.unwrap_or(attr.gid);
+            change.mode = change.mode.map(|mode| perm::settable(cx.caller.ids(), group, mode));
         }
         let fh = change
             .file
@@ -146,7 +149,8 @@ impl Node {
         self.send(cx, set, valid).await
     }
 
-    async fn check_change(&self, cx: Cx<'_>, change: &SetAttr<'_>) -> Result<(), Errno> {
+    /// Gives the attributes by which it was decided.
+    async fn check_change(&self, cx: Cx<'_>, change: &SetAttr<'_>) -> Result<Attr, Errno> {
         let attr = self.valid(cx.caller, None).await?;
         if !perm::may_change(cx.caller.ids(), &attr, change) {
             return Err(Errno::EPERM);
@@ -156,6 +160,6 @@ impl Node {
         if change.size.is_some() && change.file.is_none() || touches && !owner {
             self.may(cx, Access::WRITE).await?;
         }
-        Ok(())
+        Ok(attr)
     }
 }
