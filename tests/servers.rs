@@ -69,6 +69,7 @@ scripts![
     death,
     errors,
     fresh,
+    handles,
     interrupts,
     kills,
     lost,

@@ -42,6 +42,9 @@ pub async fn name_to_handle_at(cx: &Ctx) -> Result<Reply, Errno> {
         Target::Host(path) => return cx.with_paths(&[(1, &path)]).await,
         Target::Virtual(place) => place,
     };
+    if flags & AT_HANDLE_FID == 0 && place.mount.fs().is_some_and(|fs| !fs.exports()) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let (handle, mount) = (cx.arg(2), cx.arg(3));
     let room: u32 = cx.read_value(handle)?;
     if room > MAX_HANDLE_LEN {

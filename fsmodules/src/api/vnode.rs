@@ -28,6 +28,10 @@ pub trait FileSystem {
     fn permits(&self, _cx: Cx<'_>) -> Result<(), Errno> {
         Ok(())
     }
+    /// Do the handles of name_to_handle_at(2) find their files again? If not, it gives none but identifiers.
+    fn exports(&self) -> bool {
+        true
+    }
     /// Ready when the file system can answer (or never will: then the error). `vumount` waits for it.
     fn ready(&self) -> Op<'_, ()> {
         done(())

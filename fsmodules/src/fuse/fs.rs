@@ -224,6 +224,10 @@ impl FileSystem for FuseFs {
         if self.allows(cx) { Ok(()) } else { Err(Errno::EACCES) }
     }
 
+    fn exports(&self) -> bool {
+        !self.negotiated(InitFlags::NO_EXPORT_SUPPORT)
+    }
+
     fn ready(&self) -> Op<'_, ()> {
         Box::pin(async { self.connection.ready().await.map(drop) })
     }
