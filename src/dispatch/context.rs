@@ -671,7 +671,7 @@ impl Caller for Ctx {
     }
 
     fn file_size_limit(&self) -> u64 {
-        trap::file_size_limit(self.task.tid.get())
+        trap::soft_limit(self.task.tid.get(), libc::RLIMIT_FSIZE)
     }
 
     fn beyond_file_size_limit(&self) -> Errno {

@@ -64,6 +64,9 @@ pub fn hand_over(cx: &Ctx, file: &Rc<OpenFile>, min: i32, cloexec: bool) -> Opti
     while is_open(cx, fd) {
         fd = files.free_from(fd + 1);
     }
+    if is_highest(cx, fd) {
+        return None;
+    }
     let give = |source: BorrowedFd<'_>| cx.hv.tracer.borrow_mut().reply_with_fd(tid, source, Some(fd), cloexec);
     let given = match file.file.as_ref().map(|file| file.backing()) {
         Some(Backing::Memory(memory)) => {
@@ -77,6 +80,12 @@ pub fn hand_over(cx: &Ctx, file: &Rc<OpenFile>, min: i32, cloexec: bool) -> Opti
     // Not given: the number is beyond the guest's RLIMIT_NOFILE.
     files.insert(given?, file.clone(), cloexec);
     given
+}
+
+/// Is it the highest number that the caller may have? It gets that one last, as from the kernel: who has opened so many
+/// files that this one comes takes it that there is no other left.
+fn is_highest(cx: &Ctx, fd: i32) -> bool {
+    trap::soft_limit(cx.task.tid.get(), libc::RLIMIT_NOFILE) == fd as u64 + 1
 }
 
 /// Another description of one of umvu's own files.
@@ -135,7 +144,7 @@ pub async fn dup_seen(cx: &Ctx, fd: i32, min: u32, cloexec: bool) -> Result<Opti
         let Ok(new) = cx.run(libc::SYS_fcntl, args).await else {
             continue;
         };
-        if range.contains(&(new as u32)) {
+        if range.contains(&(new as u32)) && !is_highest(cx, new as i32) {
             return Ok(Some(new as i32));
         }
         cx.run(libc::SYS_close, [new as u64, 0, 0, 0, 0, 0]).await?;

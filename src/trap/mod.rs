@@ -17,7 +17,7 @@ mod tracer;
 pub use filter::{added_filter, ids_filter};
 pub use memory::{GuestMemory, Memory};
 pub use spawn::{SpawnError, SpawnSpec, be_traced, control_call, exec_path, probe};
-pub use sys::{EndSignal, file_size_limit, ignore_background_stops, signal_thread};
+pub use sys::{EndSignal, ignore_background_stops, signal_thread, soft_limit};
 pub use tracer::{Tracer, status_field};
 
 use std::fmt;

@@ -96,14 +96,14 @@ pub fn signal_thread(tgid: Tid, tid: Tid, signal: i32) {
     unsafe { libc::syscall(libc::SYS_tgkill, tgid.as_raw(), tid.as_raw(), signal) };
 }
 
-/// A process's soft limit on file sizes, in bytes. The kernel tells it to nobody of another user: then there is none.
-pub fn file_size_limit(tid: Tid) -> u64 {
+/// A process's soft limit on a resource (`RLIMIT_*`). The kernel tells it to nobody of another user: then there is none.
+pub fn soft_limit(tid: Tid, resource: u32) -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
     };
     // SAFETY: nothing is set, and `limit` is live.
-    unsafe { libc::prlimit(tid.as_raw(), libc::RLIMIT_FSIZE, std::ptr::null(), &raw mut limit) };
+    unsafe { libc::prlimit(tid.as_raw(), resource, std::ptr::null(), &raw mut limit) };
     limit.rlim_cur
 }
 

@@ -1,4 +1,4 @@
-# Limits on file sizes (setrlimit(2)): what goes beyond fails, and the caller gets a signal.
+# Limits on file sizes (setrlimit(2)): what goes beyond fails, and the caller gets a signal. And on descriptors.
 python3 -c '
 import ctypes, errno, os, resource, signal
 libc = ctypes.CDLL(None, use_errno=True)
@@ -36,3 +36,25 @@ limit(unlimited)
 call("without a limit", os.write, append, b"z")
 '
 rm f; (ulimit -f 8; head -c 20000 /dev/zero > f; echo $?) 2>&1; stat -c %s f
+# The highest descriptor comes last.
+python3 -c '
+import errno, fcntl, os, resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+def fails(make):
+    try: return make()
+    except OSError as error: return errno.errorcode[error.errno]
+for limit in 40, 900, 1024, 1100:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    for make in lambda: os.open("f", os.O_RDONLY), lambda: os.dup(first), lambda: fcntl.fcntl(first, fcntl.F_DUPFD, 0):
+        first = os.open("f", os.O_RDONLY)
+        opened = [first]
+        while opened[-1] < limit - 1: opened.append(make())
+        print(limit, limit - len(opened) < 20, fails(make), fails(os.pipe))
+        os.close(opened.pop(5))
+        opened[-1:] = [make(), opened[-1]]
+        print(fails(make), [os.pread(fd, 1, 0) for fd in opened[-2:]])
+        os.closerange(3, limit)
+    fd = os.open("f", os.O_RDONLY)
+    print(fcntl.fcntl(fd, fcntl.F_DUPFD, limit - 1) == limit - 1, fails(lambda: fcntl.fcntl(fd, fcntl.F_DUPFD, limit)), fails(lambda: fcntl.fcntl(fd, fcntl.F_DUPFD, limit - 1)))
+    os.closerange(3, limit)
+'
