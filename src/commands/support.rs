@@ -37,6 +37,10 @@ fn list() -> String {
         match entry.treat {
             Treat::Serve(Catch::Always) => served.add("always caught".into(), entry.name),
             Treat::Serve(Catch::Given(_)) => served.add("caught only with an address".into(), entry.name),
+            Treat::Serve(Catch::Peer(_)) => served.add(
+                "caught only with an address, once the program has bound a socket on a mount".into(),
+                entry.name,
+            ),
             Treat::Serve(_) => served.add("caught only on descriptors that may be virtual".into(), entry.name),
             Treat::Pass(why) => passed.add(why.into(), entry.name),
             Treat::Refuse(errno, why) => refused.add(format!("`{errno}`: {why}"), entry.name),

@@ -174,6 +174,17 @@ pub async fn catch_ids(cx: &Ctx) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Makes sure that calls which tell the address of another socket are caught in the caller's process. One that has
+/// confined itself may not be let do so, and can do without.
+pub async fn catch_peers(cx: &Ctx) -> Result<(), Errno> {
+    let process = cx.task.process();
+    if !process.peers_caught.get() && !process.confined.get() {
+        add_filter(cx, &trap::peers_filter()).await?;
+        process.peers_caught.set(true);
+    }
+    Ok(())
+}
+
 async fn add_filter(cx: &Ctx, program: &[u8]) -> Result<(), Errno> {
     let slot = cx.scratch().await?;
     // struct sock_fprog, then the instructions.

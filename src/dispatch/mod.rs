@@ -178,6 +178,8 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_bind => socket::with_address(cx, 1, true).await,
         libc::SYS_connect => socket::with_address(cx, 1, false).await,
         libc::SYS_sendto => socket::with_address(cx, 4, false).await,
+        libc::SYS_accept | libc::SYS_accept4 => socket::with_peer(cx, 1).await,
+        libc::SYS_recvfrom => socket::with_peer(cx, 4).await,
 
         _ => cx.elsewhere().await,
     }

@@ -1,6 +1,7 @@
 //! Unix sockets: descriptors that travel by SCM_RIGHTS, and addresses that are virtual paths.
 
 use std::collections::HashSet;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use crate::trap::Reply;
 use crate::view::Events;
 
 use super::context::{CWD, Slot, Target};
-use super::install::{put, reopen};
+use super::install::{catch_peers, put, reopen};
 use super::{Ctx, upkeep};
 
 /// As much ancillary data as the kernel lets a message carry, and more than any program sends.
@@ -225,39 +226,48 @@ fn passed_fds(cx: &Ctx, message: &Msghdr) -> Vec<(u64, i32)> {
     fds
 }
 
-/// recvmsg(2): virtual descriptors that arrive get their place in our table.
+/// recvmsg(2): virtual descriptors that arrive get their place in our table, and a virtual sender is shown.
 pub async fn recvmsg(cx: &Ctx) -> Result<Reply, Errno> {
     let Ok(message) = cx.read_value::<Msghdr>(cx.arg(1)) else {
         return Ok(Reply::Passthrough);
     };
-    if message.msg_controllen == 0 {
+    let named = message.msg_name != 0 && !cx.hv.bound.borrow().is_empty();
+    if message.msg_controllen == 0 && !named {
         return Ok(Reply::Passthrough);
     }
     let reply = cx.finish_run(cx.call).await?;
     if matches!(reply, Reply::Return(0..)) {
-        arrive(cx, &cx.read_value(cx.arg(1))?, cx.fd(2)).await?;
+        arrive(cx, cx.arg(1), message.msg_namelen, cx.fd(2)).await?;
     }
     Ok(reply)
 }
 
 /// recvmmsg(2): (fd, vector, length, flags, timeout).
 pub async fn recvmmsg(cx: &Ctx) -> Result<Reply, Errno> {
+    let at = |n: u64| cx.arg(1) + n * size_of::<Mmsghdr>() as u64;
+    let count = u64::from(cx.int(2)).min(IOV_MAX);
+    let entries = (0..count).map_while(|n| cx.read_value::<Mmsghdr>(at(n)).ok());
+    let rooms: Vec<u32> = entries.map(|entry| entry.msg_hdr.msg_namelen).collect();
     let reply = cx.finish_run(cx.call).await?;
     if let Reply::Return(count @ 0..) = reply {
-        for n in 0..count as u64 {
-            let entry: Mmsghdr = cx.read_value(cx.arg(1) + n * size_of::<Mmsghdr>() as u64)?;
-            arrive(cx, &entry.msg_hdr, cx.fd(3)).await?;
+        for (n, room) in (0..count as u64).zip(rooms) {
+            arrive(cx, at(n), room, cx.fd(3)).await?;
         }
     }
     Ok(reply)
 }
 
-async fn arrive(cx: &Ctx, message: &Msghdr, flags: i32) -> Result<(), Errno> {
+/// A message has been received, with room for so much of an address.
+async fn arrive(cx: &Ctx, at: u64, room: u32, flags: i32) -> Result<(), Errno> {
+    let message: Msghdr = cx.read_value(at)?;
+    if message.msg_name != 0 {
+        show_peer(cx, message.msg_name, at + offset_of!(Msghdr, msg_namelen) as u64, room)?;
+    }
     if cx.hv.travelling.borrow().is_empty() {
         return Ok(());
     }
     let cloexec = flags & libc::MSG_CMSG_CLOEXEC != 0;
-    for (address, fd) in passed_fds(cx, message) {
+    for (address, fd) in passed_fds(cx, &message) {
         let inode = inode_of(cx, fd);
         let file = {
             let travelling = cx.hv.travelling.borrow();
@@ -278,6 +288,9 @@ pub async fn with_address(cx: &Ctx, at: usize, bind: bool) -> Result<Reply, Errn
     let Some((address, made)) = virtual_address(cx, cx.arg(at), cx.arg(at + 1) as usize, bind).await? else {
         return Ok(Reply::Passthrough);
     };
+    if made.is_some() {
+        catch_peers(cx).await?;
+    }
     let slot = cx.scratch().await?;
     cx.write(slot.address, &address)?;
     let mut call = cx.call;
@@ -300,6 +313,46 @@ pub async fn with_address(cx: &Ctx, at: usize, bind: bool) -> Result<Reply, Errn
         _ => {}
     }
     Ok(reply)
+}
+
+/// accept(2), accept4(2) and recvfrom(2), whose argument `at` is where the address of the other side is to go, and the
+/// next one where its length is.
+pub async fn with_peer(cx: &Ctx, at: usize) -> Result<Reply, Errno> {
+    let (address, len_at) = (cx.arg(at), cx.arg(at + 1));
+    let Ok(room) = cx.read_value::<u32>(len_at) else {
+        return Ok(Reply::Passthrough);
+    };
+    let reply = cx.finish_run(cx.call).await?;
+    if matches!(reply, Reply::Return(0..)) {
+        show_peer(cx, address, len_at, room)?;
+    }
+    Ok(reply)
+}
+
+/// The kernel has told the address of another socket: one that was bound to a virtual path shows that.
+fn show_peer(cx: &Ctx, address: u64, len_at: u64, room: u32) -> Result<(), Errno> {
+    let len: u32 = cx.read_value(len_at)?;
+    if len as usize > MAX_ADDRESS || len > room || cx.hv.bound.borrow().is_empty() {
+        return Ok(());
+    }
+    let mut name = cx.read(address, len as usize)?;
+    if show_path(cx, &mut name) {
+        cx.write(address, &name[..name.len().min(room as usize)])?;
+        cx.write_value(len_at, &(name.len() as u32))?;
+    }
+    Ok(())
+}
+
+/// Puts the virtual path that a socket was bound to in place of its abstract address, if it has one.
+fn show_path(cx: &Ctx, name: &mut Vec<u8>) -> bool {
+    let bound = cx.hv.bound.borrow();
+    let Some(bound) = bound.iter().find(|bound| bound.address() == *name) else {
+        return false;
+    };
+    name.truncate(2);
+    name.extend_from_slice(&bound.path);
+    name.push(0);
+    true
 }
 
 /// Forgets the bound sockets that are gone, with all that were accepted from them: their name is not listed any more.
@@ -347,11 +400,7 @@ pub async fn name(cx: &Ctx) -> Result<Reply, Errno> {
     cx.run(cx.call.nr.into(), args).await?;
     let len: i32 = cx.read_value(full_len)?;
     let mut name = cx.read(slot.address, (len as usize).min(MAX_ADDRESS))?;
-    if let Some(bound) = cx.hv.bound.borrow().iter().find(|bound| bound.address() == name) {
-        name.truncate(2);
-        name.extend_from_slice(&bound.path);
-        name.push(0);
-    }
+    show_path(cx, &mut name);
     cx.write(address, &name[..name.len().min(room)])?;
     cx.write_value(len_at, &(name.len() as i32))?;
     Ok(Reply::Return(0))

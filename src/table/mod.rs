@@ -74,6 +74,8 @@ pub enum Catch {
     FdOrIds(usize),
     /// If this argument, a pointer, is not null.
     Given(usize),
+    /// Likewise, once the caller's process has bound a socket to a virtual path.
+    Peer(usize),
 }
 
 impl Catch {
@@ -85,7 +87,7 @@ impl Catch {
     /// The descriptors to look at.
     pub fn args(self) -> Vec<u8> {
         match self {
-            Catch::Always | Catch::Ids | Catch::Given(_) => Vec::new(),
+            Catch::Always | Catch::Ids | Catch::Given(_) | Catch::Peer(_) => Vec::new(),
             Catch::Fd(n) | Catch::FdOrStandard(n) | Catch::FdOrIds(n) => vec![n as u8],
             Catch::Fds(m, n) => vec![m as u8, n as u8],
         }

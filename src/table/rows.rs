@@ -3,7 +3,7 @@
 use fsmodules::api::Errno;
 
 use super::Arg::{self, *};
-use super::Catch::{Always, Fd as ByFd, FdOrIds, FdOrStandard, Fds, Given, Ids};
+use super::Catch::{Always, Fd as ByFd, FdOrIds, FdOrStandard, Fds, Given, Ids, Peer};
 use super::{Entry, Treat};
 
 const MEMORY: &str = "concerns the caller's own memory";
@@ -63,9 +63,9 @@ pub static TABLE: &[Entry] = &[
     row(40, "sendfile", &[Fd, Fd, Ptr, Size], Treat::Serve(Fds(0, 1))),
     row(41, "socket", &[], Treat::Pass(KERNEL_FDS)),
     row(42, "connect", &[Fd, Ptr, Int], Treat::Serve(Always)),
-    row(43, "accept", &[], Treat::Pass(KERNEL_FDS)),
+    row(43, "accept", &[Fd, Ptr, Ptr], Treat::Serve(Peer(1))),
     row(44, "sendto", &[Fd, Buf, Size, Flags, Ptr, Int], Treat::Serve(Given(4))),
-    row(45, "recvfrom", &[], Treat::Pass(KERNEL_FDS)),
+    row(45, "recvfrom", &[Fd, Buf, Size, Flags, Ptr, Ptr], Treat::Serve(Peer(4))),
     row(46, "sendmsg", &[Fd, Ptr, Flags], Treat::Serve(Always)),
     row(47, "recvmsg", &[Fd, Ptr, Flags], Treat::Serve(Always)),
     row(48, "shutdown", &[], Treat::Pass(KERNEL_FDS)),
@@ -308,7 +308,7 @@ pub static TABLE: &[Entry] = &[
     row(285, "fallocate", &[Fd, Flags, Size, Size], Treat::Serve(ByFd(0))),
     row(286, "timerfd_settime", &[], Treat::Pass(TIME)),
     row(287, "timerfd_gettime", &[], Treat::Pass(TIME)),
-    row(288, "accept4", &[], Treat::Pass(KERNEL_FDS)),
+    row(288, "accept4", &[Fd, Ptr, Ptr, Flags], Treat::Serve(Peer(1))),
     row(289, "signalfd4", &[], Treat::Pass(SIGNAL)),
     row(290, "eventfd2", &[], Treat::Pass(KERNEL_FDS)),
     row(291, "epoll_create1", &[], Treat::Pass(KERNEL_FDS)),

@@ -76,6 +76,8 @@ pub struct Process {
     pub level: Cell<FdLevel>,
     /// Its filters catch calls on ids and owners, as needed where ids are virtual.
     pub ids_caught: Cell<bool>,
+    /// Its filters catch calls that tell the address of another socket, as needed once it serves one on a mount.
+    pub peers_caught: Cell<bool>,
     /// It has given up some of its own rights, to filters or to Landlock.
     pub confined: Cell<bool>,
 }
@@ -135,6 +137,7 @@ impl Task {
             running: RefCell::new(None),
             level: Cell::new(FdLevel::default()),
             ids_caught: Cell::new(false),
+            peers_caught: Cell::new(false),
             confined: Cell::new(false),
             home: RefCell::new(None),
         };
@@ -170,6 +173,7 @@ impl Task {
                 running: RefCell::new(process.running.borrow().clone()),
                 level: Cell::new(process.level.get()),
                 ids_caught: Cell::new(process.ids_caught.get()),
+                peers_caught: Cell::new(process.peers_caught.get()),
                 confined: Cell::new(process.confined.get()),
                 home: RefCell::new(None),
             })

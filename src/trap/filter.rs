@@ -128,17 +128,32 @@ pub fn added_filter(level: FdLevel) -> Vec<u8> {
 
 /// A further filter for a process with virtual ids, in the same form.
 pub fn ids_filter() -> Vec<u8> {
+    further(|catch| match catch {
+        catch if catch.concerns_ids() => Action::Return(TRACE),
+        _ => Action::Return(ALLOW),
+    })
+}
+
+/// A further filter for a process that has bound a socket to a virtual path, in the same form.
+pub fn peers_filter() -> Vec<u8> {
+    further(|catch| match catch {
+        Catch::Peer(arg) => Action::Given(arg, TRACE),
+        _ => Action::Return(ALLOW),
+    })
+}
+
+fn further(action: impl Fn(Catch) -> Action) -> Vec<u8> {
     let mut code = vec![
         op(LOAD, ARCH),
         branch(JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0),
         op(RETURN, ALLOW),
         op(LOAD, NR),
     ];
-    let ids = |nr| match table::entry(nr).map(|entry| entry.treat) {
-        Some(Treat::Serve(catch)) if catch.concerns_ids() => Action::Return(TRACE),
+    let of = |nr| match table::entry(nr).map(|entry| entry.treat) {
+        Some(Treat::Serve(catch)) => action(catch),
         _ => Action::Return(ALLOW),
     };
-    tree(&ranges(ids), &mut |action| leaf(action, &[]), &mut code);
+    tree(&ranges(of), &mut |action| leaf(action, &[]), &mut code);
     bytes(&code)
 }
 
@@ -157,7 +172,7 @@ fn action(nr: u32, caught: u32) -> Action {
         Some(Treat::Refuse(errno, _)) => Action::Return(ERRNO | errno.raw() as u32),
         Some(Treat::Serve(Catch::Always)) if agent::CALLS.contains(&nr.into()) => Action::Path(caught),
         Some(Treat::Serve(Catch::Always)) => Action::Return(caught),
-        Some(Treat::Serve(Catch::Ids)) => Action::Return(ALLOW),
+        Some(Treat::Serve(Catch::Ids | Catch::Peer(_))) => Action::Return(ALLOW),
         Some(Treat::Serve(Catch::Given(arg))) => Action::Given(arg, caught),
         Some(Treat::Serve(catch)) => Action::Fds(catch, caught),
     }
@@ -402,6 +417,10 @@ mod tests {
                 ALLOW
             );
         }
+        let peers = decode(peers_filter());
+        assert_eq!(call(&peers, libc::SYS_accept as u32, [3, 1, 1, 0, 0, 0]), TRACE);
+        assert_eq!(call(&peers, libc::SYS_accept as u32, [3, 0, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(&peers, libc::SYS_sendto as u32, [3; 6]), ALLOW);
         let all = decode(added_filter(FdLevel::All));
         assert_eq!(call(&all, read, [700, 0, 0, 0, 0, 0]), TRACE);
         assert_eq!(call(&all, read, [5000, 0, 0, 0, 0, 0]), TRACE);

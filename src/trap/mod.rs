@@ -14,7 +14,7 @@ mod state;
 mod sys;
 mod tracer;
 
-pub use filter::{added_filter, ids_filter};
+pub use filter::{added_filter, ids_filter, peers_filter};
 pub use memory::{GuestMemory, Memory};
 pub use spawn::{SpawnError, SpawnSpec, be_traced, control_call, exec_path, probe};
 pub use sys::{EndSignal, ignore_background_stops, signal_thread, soft_limit};

@@ -58,6 +58,9 @@ fn may_wait(tid: Tid, call: RawCall) -> bool {
         libc::SYS_openat | libc::SYS_openat2 => is_special(tid, call.args[0] as i32, call.args[1]),
         libc::SYS_fcntl => matches!(call.args[1] as i32, libc::F_SETLKW | libc::F_OFD_SETLKW),
         libc::SYS_flock
+        | libc::SYS_accept
+        | libc::SYS_accept4
+        | libc::SYS_recvfrom
         | libc::SYS_connect
         | libc::SYS_sendto
         | libc::SYS_sendmsg
@@ -79,7 +82,8 @@ fn is_regular(tid: Tid, fd: i32) -> bool {
     std::fs::metadata(format!("/proc/{tid}/fd/{fd}")).is_ok_and(|meta| meta.is_file())
 }
 
-/// Is the path that of a FIFO or device of the host?
+/// Is the path that of a FIFO or device of the host? (Of those of mounts nobody can tell here: the signal then comes
+/// before the call, as it may on the kernel.)
 fn is_special(tid: Tid, dirfd: i32, path: u64) -> bool {
     use std::os::unix::ffi::OsStringExt;
     let Ok(path) = Memory::new(tid).read_cstr(path, libc::PATH_MAX as usize) else {
