@@ -76,6 +76,7 @@ scripts![
     mappings,
     notifications,
     polling,
+    removed,
     stopped,
     traps,
     unmapped,

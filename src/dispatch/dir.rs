@@ -36,6 +36,9 @@ async fn read_entries(cx: &Ctx, put: Put) -> Result<Reply, Errno> {
     if open.place.node().kind() != FileKind::Directory {
         return Err(Errno::ENOTDIR);
     }
+    if open.place.dentry.is_deleted() {
+        return Err(Errno::ENOENT);
+    }
     let room = (cx.int(2) as usize).min(MAX_BUFFER);
     let mut pos = open.pos.lock().await;
     let mut out = Vec::new();

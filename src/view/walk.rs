@@ -330,6 +330,10 @@ impl Walker<'_> {
     }
 
     async fn virtual_child(&self, directory: &VirtualPlace, name: &Name, follow: bool) -> Result<Child, Errno> {
+        // A removed directory is empty, and stays so (S_DEAD); its server need not know it any more.
+        if directory.dentry.is_deleted() {
+            return Err(Errno::ENOENT);
+        }
         let node = match directory.node().lookup(self.cx, name).await {
             Ok(node) => node,
             Err(Errno::ENOENT) => {
