@@ -1,11 +1,10 @@
 //! Mapping virtual files. The mapping itself is the kernel's, of the placeholder's memory file.
 
 use std::collections::HashSet;
-use std::rc::Rc;
 
 use fsmodules::api::{Backing, Errno, MapRequest, MountFlags};
 
-use crate::task::{OpenFile, Task};
+use crate::task::{Mapped, Task};
 use crate::trap::Reply;
 
 use super::install::PAGE;
@@ -39,20 +38,28 @@ pub async fn mmap(cx: &Ctx) -> Result<Reply, Errno> {
         writable,
     };
     file.map(cx.cx(), request).await?;
+    let mapped = Mapped { open, shared };
     if !writable {
+        // Should the file be found unmapped before it is mapped, nothing is lost but that the server knows it as open.
+        note(cx, mapped);
         return Ok(Reply::Passthrough);
     }
     // Noted once it is there, so that what is noted and not there is gone.
     let reply = cx.finish_run(cx.call).await?;
     if matches!(reply, Reply::Return(1..)) {
-        let mm = cx.task.mm();
-        let mut mapped = mm.mapped.borrow_mut();
-        if !mapped.iter().any(|other| other.id == open.id) {
-            mapped.push(open.clone());
-        }
-        upkeep::look_after(&cx.hv);
+        note(cx, mapped);
     }
     Ok(reply)
+}
+
+fn note(cx: &Ctx, mapped: Mapped) {
+    let mm = cx.task.mm();
+    let mut all = mm.mapped.borrow_mut();
+    match all.iter_mut().find(|other| other.open.id == mapped.open.id) {
+        Some(known) => known.shared |= mapped.shared,
+        None => all.push(mapped),
+    }
+    upkeep::look_after(&cx.hv);
 }
 
 /// Closes the files that a process has mapped no more, as munmap(2) is never caught: done before anything that a file's
@@ -67,8 +74,8 @@ pub async fn close_unmapped(cx: &Ctx, task: &Task) {
     };
     let maps = String::from_utf8_lossy(&maps);
     let inodes: HashSet<&str> = maps.lines().filter_map(|line| line.split_whitespace().nth(4)).collect();
-    let in_use = |open: &Rc<OpenFile>| {
-        let memory = open.file.as_ref().and_then(|file| match file.backing() {
+    let in_use = |mapped: &Mapped| {
+        let memory = mapped.open.file.as_ref().and_then(|file| match file.backing() {
             Backing::Memory(memory) => rustix::fs::fstat(memory).ok(),
             _ => None,
         });
@@ -76,7 +83,7 @@ pub async fn close_unmapped(cx: &Ctx, task: &Task) {
     };
     let (kept, gone): (Vec<_>, Vec<_>) = mm.mapped.take().into_iter().partition(in_use);
     mm.mapped.borrow_mut().extend(kept);
-    for open in gone {
+    for Mapped { open, .. } in gone {
         if let Ok(file) = served(&open) {
             // As when the kernel unmaps: nobody hears of errors.
             let _ = file.write_back(cx.cx()).await;
@@ -90,7 +97,7 @@ pub async fn msync(cx: &Ctx) -> Result<Reply, Errno> {
         return Ok(Reply::Passthrough);
     }
     let mapped = cx.task.mm().mapped.borrow().clone();
-    for open in mapped {
+    for Mapped { open, .. } in mapped.into_iter().filter(|mapped| mapped.shared) {
         served(&open)?.fsync(cx.cx(), false).await?;
     }
     Ok(Reply::Passthrough)

@@ -10,8 +10,9 @@ use crate::hypervisor::Hypervisor;
 
 use super::{Ctx, mem, socket};
 
-/// How long a file may stay open in vain.
+/// How long a file may stay open in vain, if looking takes no more than a small part of that.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const SMALL_PART: u32 = 20;
 
 /// From now on they are looked for.
 pub fn look_after(hv: &Rc<Hypervisor>) {
@@ -21,9 +22,12 @@ pub fn look_after(hv: &Rc<Hypervisor>) {
     let work = {
         let hv = hv.clone();
         async move {
+            let mut pause = LOOK_AGAIN;
             while hv.looked_after.get() {
-                hv.timers.until(hv.now() + LOOK_AGAIN).await;
+                hv.timers.until(hv.now() + pause).await;
+                let begun = hv.now();
                 close_unused(&hv).await;
+                pause = LOOK_AGAIN.max((hv.now() - begun) * SMALL_PART);
                 hv.looked_after.set(is_needed(&hv));
             }
         }

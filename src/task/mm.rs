@@ -17,8 +17,8 @@ pub const AREA_LEN: u64 = SLOT_LEN * SLOTS;
 pub struct Mm {
     /// Free scratch slots, by address. Guests never see them used: a slot belongs to one caught call at a time.
     free: RefCell<Vec<u64>>,
-    /// Files with a shared writable mapping here; they stay open as long as it may exist.
-    pub mapped: RefCell<Vec<Rc<OpenFile>>>,
+    /// Files with a mapping here; they stay open as long as it may exist.
+    pub mapped: RefCell<Vec<Mapped>>,
     /// What `PR_SET_DUMPABLE` has set.
     pub dumpable: Cell<bool>,
     pub agent: RefCell<Option<Agent>>,
@@ -26,6 +26,13 @@ pub struct Mm {
     pub path_calls: Cell<u32>,
     /// Where such calls return to that have been looked at.
     pub sites: RefCell<HashSet<u64>>,
+}
+
+#[derive(Clone)]
+pub struct Mapped {
+    pub open: Rc<OpenFile>,
+    /// Some mapping of it is shared: msync(2) concerns it.
+    pub shared: bool,
 }
 
 /// The agent in an address space.

@@ -10,7 +10,7 @@ mod openfile;
 
 pub use files::{FdEntry, Files};
 pub use ids::read_ids;
-pub use mm::{AREA_LEN, Agent, Mm, SLOT_LEN, Slot as ScratchSlot};
+pub use mm::{AREA_LEN, Agent, Mapped, Mm, SLOT_LEN, Slot as ScratchSlot};
 pub use openfile::OpenFile;
 
 use std::cell::{Cell, RefCell};
