@@ -64,6 +64,7 @@ fn binds_of_files_moves_and_mounts_on_mounts() {
     // `mount --move` as an ordinary user complains that it cannot write /run/mount/utab, after it has moved.
     compare(
         "mkdir a b c d; echo one > a/f; echo two > b/f; echo three > g; mount --bind g a/f; cat a/f; echo more >> a/f; cat g; \
+         mount --make-private a/f; mount --make-rprivate /; mount --make-private b 2>/dev/null || echo no mount; \
          rm a/f; mv a/f a/h; umount a/f; cat a/f; mount --bind a c; mount --bind b c; cat c/f; umount c; cat c/f; \
          mount --move c d 2>/dev/null; ls c; ls d; cat d/f; umount d; ls d; umount d 2>/dev/null || echo not mounted; \
          mkdir a/in b/in; mount --bind b a/in; mount --bind a c; ls c/in; umount c; mount --rbind a c; ls c/in; cat c/in/f; \

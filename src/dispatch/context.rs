@@ -281,6 +281,11 @@ impl Ctx {
         }
     }
 
+    /// Is it root, for what takes privileges on mounts too?
+    pub fn is_root(&self) -> bool {
+        self.ids().euid == 0
+    }
+
     /// Is the caller for the view who and where it is for the kernel? Else calls on files of the host need a hand.
     pub fn is_plain(&self) -> bool {
         self.task.creds().is_none() && self.task.fs.borrow().root.borrow().is_host_root()

@@ -29,7 +29,7 @@ pub async fn mknodat(cx: &Ctx) -> Result<Reply, Errno> {
     match kind {
         Some(FileKind::Regular | FileKind::Fifo | FileKind::Socket) => {}
         // Making device nodes takes CAP_MKNOD.
-        Some(FileKind::CharDevice | FileKind::BlockDevice) if is_root(cx) => {}
+        Some(FileKind::CharDevice | FileKind::BlockDevice) if cx.is_root() => {}
         // But for the whiteout of overlays.
         Some(FileKind::CharDevice) if cx.int(3) == 0 => {}
         Some(FileKind::CharDevice | FileKind::BlockDevice | FileKind::Directory) => return Err(Errno::EPERM),
@@ -40,11 +40,6 @@ pub async fn mknodat(cx: &Ctx) -> Result<Reply, Errno> {
     slot.dir
         .name_happened(&slot.name, kind.unwrap_or(FileKind::Regular), Events::CREATE);
     Ok(Reply::Return(0))
-}
-
-fn is_root(cx: &Ctx) -> bool {
-    use fsmodules::api::Caller;
-    cx.ids().euid == 0
 }
 
 pub async fn symlinkat(cx: &Ctx) -> Result<Reply, Errno> {

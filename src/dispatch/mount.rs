@@ -7,7 +7,7 @@ use fsmodules::api::{Errno, File, FileKind, Layer, MountFlags, MountRequest, Op}
 use crate::trap::Reply;
 use crate::view::{Place, WalkFlags};
 
-use super::context::{CWD, Target};
+use super::context::CWD;
 use super::{Ctx, upkeep};
 
 const MS_REMOUNT: u64 = 32;
@@ -38,10 +38,11 @@ pub async fn mount(cx: &Ctx) -> Result<Reply, Errno> {
         return move_mount(cx).await;
     }
     if bits & PROPAGATION != 0 {
-        return match cx.target(CWD, &cx.path(1)?, true).await? {
-            Target::Virtual(place) if place.dentry.is_root() => Ok(Reply::Return(0)),
-            Target::Virtual(_) => Err(Errno::EINVAL),
-            _ => Ok(Reply::Passthrough),
+        // A view is a namespace without peers: there is nobody for mounts to be propagated to, or not.
+        let at = place(cx, &cx.path(1)?, true).await?;
+        return match cx.hv.mounts.mount_at(&at).is_some() || is_hosts_mountpoint(&at) {
+            true => Ok(Reply::Return(0)),
+            false => Err(Errno::EINVAL),
         };
     }
     new_mount(cx, flags).await
@@ -113,6 +114,14 @@ fn text(bytes: &[u8]) -> Result<String, Errno> {
 async fn place(cx: &Ctx, path: &[u8], follow: bool) -> Result<Place, Errno> {
     let flags = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
     cx.walk(CWD, path, flags).await?.place.ok_or(Errno::ENOENT)
+}
+
+/// Has the host mounted something there, the root of everything included?
+fn is_hosts_mountpoint(place: &Place) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let Place::Host(place) = place else { return false };
+    let stat = statx(CWD, &place.path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn kind(place: &Place) -> Result<FileKind, Errno> {
