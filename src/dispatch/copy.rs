@@ -16,9 +16,9 @@ use crate::task::OpenFile;
 use crate::trap::{GuestMemory, Reply};
 use crate::view::Events;
 
-use super::Ctx;
 use super::install::PAGE;
 use super::io::served;
+use super::{Ctx, inotify};
 
 /// At most this much at once; a device's message goes in one piece, so it is larger than any.
 const BUFFER: u64 = 2 << 20;
@@ -167,8 +167,12 @@ impl End {
     /// Is it something that data can be moved from, or to?
     fn check(&self, write: bool) -> Result<(), Errno> {
         let End::Virtual(open, ..) = self else { return Ok(()) };
-        let append = open.flags.get().contains(OpenFlags::APPEND);
-        if open.place.node().kind() == FileKind::Directory || write && append {
+        let unfit = match write {
+            true => open.flags.get().contains(OpenFlags::APPEND),
+            // Events are only read.
+            false => inotify::instance(open).is_some(),
+        };
+        if unfit || open.place.node().kind() == FileKind::Directory {
             return Err(Errno::EINVAL);
         }
         Ok(())
@@ -190,6 +194,7 @@ impl End {
     /// What kind of file it is; `None` for what has no place in a file system.
     fn kind(&self, cx: &Ctx) -> Result<Option<FileKind>, Errno> {
         match self {
+            End::Virtual(open, ..) if inotify::instance(open).is_some() => Ok(None),
             End::Virtual(open, ..) => Ok(Some(open.place.node().kind())),
             End::Real(fd, _) => {
                 let meta = std::fs::metadata(cx.task.fd_link(*fd)).map_err(|_| Errno::EBADF)?;

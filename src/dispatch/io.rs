@@ -12,7 +12,7 @@ use crate::task::OpenFile;
 use crate::trap::{GuestMemory, Reply};
 use crate::view::Events;
 
-use super::Ctx;
+use super::{Ctx, inotify};
 
 /// A transfer moves at most this much at once, to bound umvu's memory.
 const PIECE: usize = 1 << 20;
@@ -432,7 +432,7 @@ pub async fn readahead(cx: &Ctx) -> Result<Reply, Errno> {
     if !open.flags.get().readable() {
         return Err(Errno::EBADF);
     }
-    if open.place.node().kind() != FileKind::Regular {
+    if open.place.node().kind() != FileKind::Regular || inotify::instance(&open).is_some() {
         return Err(Errno::EINVAL);
     }
     Ok(Reply::Return(0))
@@ -443,9 +443,7 @@ pub async fn fadvise(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    if !served(&open)?.seekable() {
-        return Err(Errno::ESPIPE);
-    }
+    served(&open)?;
     let (len, advice) = (cx.arg(2), cx.int(3));
     if advice > 5 || len > i64::MAX as u64 {
         return Err(Errno::EINVAL);

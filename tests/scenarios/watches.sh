@@ -159,3 +159,23 @@ os.unlink(f"{host}/y"); print(w.remove(1)); w.show("removed")
 print(w.remove(1), w.add(host, 0x200 | ONESHOT)); os.mkdir(f"{host}/z"); os.rmdir(f"{host}/z"); w.show("once")
 os.rmdir(host); w.show("gone"); print(w.add(host), w.read())
 P
+# What an instance is not: a source of data for splice(2) and its relatives, or a file to be read ahead.
+python3 -c '
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+fd = libc.inotify_init1(os.O_NONBLOCK)
+libc.inotify_add_watch(fd, b".", 0xfff)
+r, w = os.pipe()
+out = os.open("copy", os.O_RDWR | os.O_CREAT)
+def call(f, *args):
+    result = f(*args)
+    print(f.__name__, errno.errorcode[ctypes.get_errno()] if result < 0 else result)
+call(libc.splice, fd, None, w, None, 10, 0)
+call(libc.splice, r, None, fd, None, 10, 0)
+call(libc.sendfile, out, fd, None, 10)
+call(libc.sendfile, fd, out, None, 10)
+call(libc.copy_file_range, fd, None, out, None, 10, 0)
+call(libc.copy_file_range, out, None, fd, None, 10, 0)
+call(libc.readahead, fd, 0, 10)
+call(libc.posix_fadvise, fd, 0, 10, 0)
+'
