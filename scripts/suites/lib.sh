@@ -53,6 +53,7 @@ fresh() {
 # compare SERVER KERNEL VIEW: files with lines "ok NAME" and "not ok NAME", maybe with more about a failure; which tests
 # pass or fail on one side only, and the numbers.
 compare() {
+    [ -e "$2" ] && [ -e "$3" ] || return 0
     sort -o "$2" "$2"
     sort -o "$3" "$3"
     for side in "$2" "$3"; do sed 's/^\(not ok [^ ]*\) (.*/\1/' "$side" | sort >"$side.results"; done
