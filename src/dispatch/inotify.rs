@@ -5,7 +5,7 @@ use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
@@ -225,6 +225,30 @@ impl Instance {
             queue.pop_front();
         }
         Ok((!out.is_empty()).then_some(out))
+    }
+
+    /// Its watches of virtual files.
+    pub fn watched(&self) -> Vec<Rc<Watch>> {
+        let watches = self.watches.borrow();
+        let of_view = watches.values().filter_map(|watched| match watched {
+            Watched::Virtual(watch) => Some(watch.clone()),
+            Watched::Host(_) => None,
+        });
+        of_view.collect()
+    }
+
+    /// Its watches of the host's files, as the kernel lists them, with its numbers for them.
+    pub fn watched_on_host(&self) -> String {
+        let Some(kernel) = self.kernel.get() else {
+            return String::new();
+        };
+        let listed = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", kernel.as_raw_fd())).unwrap_or_default();
+        let own = |line: &str| {
+            let (number, rest) = line.strip_prefix("inotify wd:")?.split_once(' ')?;
+            let id = self.of_host(i32::from_str_radix(number, 16).ok()?)?;
+            Some(format!("inotify wd:{id:x} {rest}\n"))
+        };
+        listed.lines().filter_map(own).collect()
     }
 
     /// How much read(2) would give (`FIONREAD`).
@@ -450,6 +474,13 @@ const LINK: &[u8] = b"anon_inode:inotify";
 /// The link of a descriptor, if it is of an instance.
 pub fn link_text(place: &VirtualPlace) -> Option<&'static [u8]> {
     place.node().as_any().is::<Nameless>().then_some(LINK)
+}
+
+/// What a watch was asked for.
+pub fn mask(watch: &Watch) -> u32 {
+    let mut mask = watch.wanted().bits() & ALL_EVENTS;
+    mask |= if watch.is_once() { IN_ONESHOT } else { 0 };
+    mask | if watch.is_only_named() { IN_EXCL_UNLINK } else { 0 }
 }
 
 /// The instance behind an open file.

@@ -11,6 +11,7 @@ mod copy;
 mod dir;
 mod elf;
 mod exec;
+mod fdinfo;
 mod fds;
 pub mod fifo;
 mod handle;

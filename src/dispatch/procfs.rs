@@ -12,7 +12,7 @@ use crate::trap::{Reply, Tid};
 use crate::view::{Found, HostPlace, Last, Place, ProcLink, ProcLinks, proctext};
 
 use super::install::reopen;
-use super::{Ctx, host, inotify};
+use super::{Ctx, fdinfo, host, inotify};
 
 /// A quick look at a path: could it name one of the files below, or lead through one of the links?
 pub fn may_matter(path: &[u8]) -> bool {
@@ -57,7 +57,13 @@ fn number(text: &[u8]) -> Option<i32> {
 
 /// Opens a file whose text the view must write itself; `None` if the path names no such file.
 pub async fn open(cx: &Ctx, place: &HostPlace, flags: OpenFlags) -> Result<Option<Reply>, Errno> {
-    let Some(text) = text(cx, place.path.as_os_str().as_bytes()) else {
+    let path = place.path.as_os_str().as_bytes();
+    let descriptor = split(path).and_then(|(pid, name)| Some((pid, number(name.strip_prefix(b"fdinfo/")?)?)));
+    let text = match descriptor {
+        Some((pid, fd)) => fdinfo::text(cx, pid, fd).await,
+        None => text(cx, path),
+    };
+    let Some(text) = text else {
         return Ok(None);
     };
     if flags.contains(OpenFlags::PATH) || flags.writable() || flags.contains(OpenFlags::DIRECTORY) {

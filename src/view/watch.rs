@@ -81,6 +81,23 @@ impl Watch {
         watch
     }
 
+    /// `st_dev` of the file.
+    pub fn dev(&self) -> u64 {
+        self.dev
+    }
+
+    pub fn node(&self) -> &Rc<dyn Vnode> {
+        &self.node
+    }
+
+    pub fn is_once(&self) -> bool {
+        self.once.get()
+    }
+
+    pub fn is_only_named(&self) -> bool {
+        self.only_named.get()
+    }
+
     pub fn wanted(&self) -> Events {
         self.wanted.get()
     }

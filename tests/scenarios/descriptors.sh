@@ -17,6 +17,10 @@ def openat2(path, flags=0, mode=0, resolve=0, size=24, dirfd=-100, extra=b""):
     return call(437, dirfd, path.encode(), ctypes.create_string_buffer(how, max(len(how), size)), size)
 p("openat2", kind(openat2("f")), openat2("nope"), openat2("s", resolve=4), kind(openat2("s")), kind(openat2("d/up/f", resolve=8)), kind(openat2("d/g", resolve=8)), openat2("/etc/passwd", resolve=8), openat2("f", flags=1 << 40), openat2("f", mode=0o600), openat2("f", size=16), kind(openat2("f", size=32)), openat2("f", size=32, extra=b"x" * 8), openat2("f", resolve=1 << 20), kind(openat2("new", flags=os.O_CREAT | os.O_RDWR, mode=0o640)), oct(os.stat("new").st_mode), openat2("new", flags=os.O_CREAT, mode=0o10640), openat2("f", flags=os.O_PATH | os.O_CREAT), openat2("magic/0", resolve=2))
 root = os.open("d", os.O_PATH); p("in root", kind(openat2("/g", resolve=16, dirfd=root)), kind(openat2("../../g", resolve=16, dirfd=root)), openat2("up/f", resolve=16, dirfd=root), openat2("up/f", resolve=8, dirfd=root), openat2("..", resolve=8, dirfd=root), kind(openat2("g", resolve=1, dirfd=root)), kind(openat2("..", resolve=1, dirfd=root, flags=os.O_PATH)))
+# fdinfo
+fd = os.open("f", os.O_RDWR | os.O_APPEND | os.O_NONBLOCK); os.read(fd, 5)
+info = dict(line.split(":\t") for line in open(f"/proc/self/fdinfo/{fd}").read().splitlines() if ":\t" in line)
+p("fdinfo", info["pos"], info["flags"], int(info["ino"]) == os.fstat(fd).st_ino, "mnt_id" in info); os.close(fd)
 # SCM_RIGHTS
 a, b = socket.socketpair()
 fd = os.open("f", os.O_RDWR); dd = os.open("d", os.O_RDONLY); os.lseek(fd, 6, 0)

@@ -156,6 +156,8 @@ w, host = Watcher(), tempfile.mkdtemp()
 print(w.add(host), w.add("d"), w.add(host))
 write(f"{host}/x", b"x"); os.mkdir("d/here"); os.rename(f"{host}/x", f"{host}/y"); w.show("both")
 os.unlink(f"{host}/y"); print(w.remove(1)); w.show("removed")
+v = Watcher(); v.add("d", 0x2 | ONESHOT); v.add(host, 0x4 | EXCL_UNLINK)
+print(sorted(line.split(" ")[1] + line.split(" ")[4] for line in open(f"/proc/self/fdinfo/{v.fd}") if line.startswith("inotify")))
 print(w.remove(1), w.add(host, 0x200 | ONESHOT)); os.mkdir(f"{host}/z"); os.rmdir(f"{host}/z"); w.show("once")
 os.rmdir(host); w.show("gone"); print(w.add(host), w.read())
 P
