@@ -131,7 +131,7 @@ async fn serve(cx: &Ctx, open: &Rc<OpenFile>, block: &Iocb) -> Result<Option<u64
         PREADV => io::read_from(cx, open, Some(at()?), many()?).await?,
         PWRITE => io::write_to(cx, open, Some(at()?), one(), flags()?).await?,
         PWRITEV => io::write_to(cx, open, Some(at()?), many()?, flags()?).await?,
-        FSYNC | FDSYNC => io::sync(cx, open, block.aio_lio_opcode == FDSYNC).await?,
+        FSYNC | FDSYNC => io::sync_file(cx, open, block.aio_lio_opcode == FDSYNC).await?,
         _ => return Ok(None),
     };
     match reply {

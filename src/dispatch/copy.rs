@@ -462,6 +462,9 @@ pub async fn copy_file_range(cx: &Ctx) -> Result<Reply, Errno> {
             return Err(Errno::EINVAL);
         }
     }
+    if len == 0 {
+        return Ok(Reply::Return(0));
+    }
     let done = match file.copy_range(cx.cx(), start, other, end, len).await {
         Ok(done) => {
             if at.is_none() {

@@ -386,15 +386,14 @@ pub async fn fsync(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    sync(cx, &open, i64::from(cx.call.nr) == libc::SYS_fdatasync).await
+    sync_file(cx, &open, i64::from(cx.call.nr) == libc::SYS_fdatasync).await
 }
 
-pub async fn sync(cx: &Ctx, open: &OpenFile, data_only: bool) -> Result<Reply, Errno> {
+pub async fn sync_file(cx: &Ctx, open: &OpenFile, data_only: bool) -> Result<Reply, Errno> {
     served(open)?.fsync(cx.cx(), data_only).await?;
     Ok(Reply::Return(0))
 }
 
-/// Writes are through already: what remains is what mappings have changed.
 pub async fn sync_file_range(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
@@ -410,6 +409,15 @@ pub async fn sync_file_range(cx: &Ctx) -> Result<Reply, Errno> {
         _ => return Err(Errno::ESPIPE),
     }
     Ok(Reply::Return(0))
+}
+
+/// sync(2): the mounts' dirty data goes out before the host's.
+pub async fn sync(cx: &Ctx) -> Result<Reply, Errno> {
+    for fs in cx.hv.mounts.visible().iter().filter_map(|mount| mount.fs()) {
+        // Nobody hears of errors.
+        let _ = fs.sync(cx.cx()).await;
+    }
+    Ok(Reply::Passthrough)
 }
 
 pub async fn syncfs(cx: &Ctx) -> Result<Reply, Errno> {

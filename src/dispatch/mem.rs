@@ -98,7 +98,7 @@ pub async fn msync(cx: &Ctx) -> Result<Reply, Errno> {
     }
     let mapped = cx.task.mm().mapped.borrow().clone();
     for Mapped { open, .. } in mapped.into_iter().filter(|mapped| mapped.shared) {
-        served(&open)?.fsync(cx.cx(), false).await?;
+        served(&open)?.fsync(cx.cx(), true).await?;
     }
     Ok(Reply::Passthrough)
 }

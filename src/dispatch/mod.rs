@@ -82,6 +82,7 @@ pub async fn serve(cx: &Ctx) -> Result<Reply, Errno> {
         libc::SYS_fallocate => io::fallocate(cx).await,
         libc::SYS_fsync | libc::SYS_fdatasync => io::fsync(cx).await,
         libc::SYS_sync_file_range => io::sync_file_range(cx).await,
+        libc::SYS_sync => io::sync(cx).await,
         libc::SYS_syncfs => io::syncfs(cx).await,
         libc::SYS_readahead => io::readahead(cx).await,
         libc::SYS_fadvise64 => io::fadvise(cx).await,

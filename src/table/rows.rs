@@ -182,7 +182,7 @@ pub static TABLE: &[Entry] = &[
     row(159, "adjtimex", &[], Treat::Pass(TIME)),
     row(160, "setrlimit", &[], Treat::Pass(PROCESS)),
     row(161, "chroot", &[Path], Treat::Serve(Always)),
-    row(162, "sync", &[], Treat::Pass(SYSTEM)),
+    row(162, "sync", &[], Treat::Serve(Always)),
     row(163, "acct", &[Path], Treat::Serve(Always)),
     row(164, "settimeofday", &[], Treat::Pass(TIME)),
     row(165, "mount", &[Str, Path, Str, Flags, Ptr], Treat::Serve(Always)),

@@ -7,7 +7,7 @@ use fuse_compat::kernel::Client;
 use crate::api::Caller;
 
 /// On behalf of somebody who may be gone by now. No signal reaches it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Background {
     uid: u32,
     gid: u32,
@@ -15,6 +15,9 @@ pub struct Background {
 }
 
 impl Background {
+    /// What a cache writes, it writes in nobody's name.
+    pub const NOBODY: Background = Background { uid: 0, gid: 0, pid: 0 };
+
     pub fn of(caller: &dyn Caller) -> Background {
         Background {
             uid: caller.uid(),

@@ -1,7 +1,7 @@
 //! The page cache of a file: a memory file that guests can map, and what of it is valid.
 //!
 //! Invariants: the memory file is as long as the file is known to be; a valid range holds what the server has, or will
-//! have as soon as shared mappings are written back; bytes outside of it mean nothing.
+//! have as soon as it is written back; bytes outside of it mean nothing.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -13,11 +13,10 @@ use std::task::{Poll, Waker};
 use async_lock::Mutex;
 use bytes::{Bytes, BytesMut};
 use fuse_compat::kernel::{Client, Handle};
-use fuse_compat::wire::abi::WRITE_CACHE;
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, ftruncate, memfd_create, seek};
 use rustix::io::{pread, pwrite};
 
-use super::background::Background;
+use super::failure::Failure;
 use super::node::Node;
 use super::rangeset::RangeSet;
 use crate::api::Errno;
@@ -33,37 +32,41 @@ struct Load {
     stale: Cell<bool>,
 }
 
-/// What guests may change behind our back, and what it was when it was last written back.
-struct Shared {
-    copy: OwnedFd,
-    ranges: RangeSet,
-    /// Open files through which to write back: any that is left will do.
-    writers: Vec<Weak<Handle>>,
-    client: Background,
+/// What guests may change behind our back, and what it was when that was last looked at.
+pub(super) struct Shared {
+    pub copy: OwnedFd,
+    pub ranges: RangeSet,
 }
 
 pub struct Content {
     memory: OwnedFd,
-    len: Cell<u64>,
-    valid: RefCell<RangeSet>,
+    pub(super) len: Cell<u64>,
+    pub(super) valid: RefCell<RangeSet>,
     loads: RefCell<Vec<Rc<Load>>>,
     waiting: RefCell<Vec<Waker>>,
     /// It is mapped, or has been: pages may not be taken away.
-    mapped: Cell<bool>,
-    shared: RefCell<Option<Shared>>,
-    /// Held by who writes back: of two writes of one page the later must be the newer.
-    writing_back: Mutex<()>,
+    pub(super) mapped: Cell<bool>,
+    pub(super) shared: RefCell<Option<Shared>>,
+    /// Whole pages that are newer here than at the server. They are valid.
+    pub(super) dirty: RefCell<RangeSet>,
+    /// Open files through which to write back: any that is left will do.
+    pub(super) writers: RefCell<Vec<Weak<Handle>>>,
+    /// Somebody waits for it to be old enough to be written back.
+    pub(super) expires: Cell<bool>,
+    /// Held by who writes back.
+    pub(super) writing_back: Mutex<()>,
+    pub failure: Failure,
 }
 
-fn errno(error: rustix::io::Errno) -> Errno {
+pub(super) fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
 
-fn pages(range: Range<u64>) -> Range<u64> {
+pub(super) fn pages(range: Range<u64>) -> Range<u64> {
     range.start / PAGE * PAGE..range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), Errno> {
+pub(super) fn write_all(fd: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), Errno> {
     while !data.is_empty() {
         let n = pwrite(fd, data, at).map_err(errno)?;
         data = &data[n..];
@@ -78,7 +81,7 @@ fn punch(fd: BorrowedFd<'_>, range: Range<u64>) -> Result<(), Errno> {
 }
 
 /// Bytes that are there; fewer at the end of the file.
-fn read_all(fd: BorrowedFd<'_>, at: u64, len: usize) -> Result<Bytes, Errno> {
+pub(super) fn read_all(fd: BorrowedFd<'_>, at: u64, len: usize) -> Result<Bytes, Errno> {
     let mut data = BytesMut::zeroed(len);
     let mut done = 0;
     while done < len {
@@ -92,7 +95,7 @@ fn read_all(fd: BorrowedFd<'_>, at: u64, len: usize) -> Result<Bytes, Errno> {
 }
 
 /// The first page from there on that the file has in memory.
-fn next_page(fd: BorrowedFd<'_>, from: u64) -> Option<u64> {
+pub(super) fn next_page(fd: BorrowedFd<'_>, from: u64) -> Option<u64> {
     let found = seek(fd, SeekFrom::Data(from)).ok()?;
     Some((found / PAGE * PAGE).max(from))
 }
@@ -109,7 +112,11 @@ impl Content {
             waiting: RefCell::default(),
             mapped: Cell::new(false),
             shared: RefCell::default(),
+            dirty: RefCell::default(),
+            writers: RefCell::default(),
+            expires: Cell::new(false),
             writing_back: Mutex::new(()),
+            failure: Failure::default(),
         })
     }
 
@@ -134,9 +141,7 @@ impl Content {
             // What is left of the last page is as valid as it was.
             let gone = len.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
             self.valid.borrow_mut().remove(gone..u64::MAX);
-        } else if !old.is_multiple_of(PAGE) && !self.is_shared() {
-            // The rest of the last page was beyond the end; the memory file has zeros there, the server may not.
-            self.valid.borrow_mut().remove(pages(old..old + 1));
+            self.dirty.borrow_mut().remove(gone..u64::MAX);
         }
     }
 
@@ -153,7 +158,8 @@ impl Content {
         self.spoil_loads(range.clone());
         let mut valid = self.valid.borrow_mut();
         valid.remove(pages(range));
-        // What guests may have changed in memory is newer than anything that the server has.
+        // What is dirty, and what guests may have changed in memory, is newer than anything that the server has.
+        self.dirty.borrow().iter().for_each(|range| valid.insert(range));
         if let Some(shared) = &*self.shared.borrow() {
             let end = pages(0..self.len.get()).end;
             shared
@@ -314,7 +320,8 @@ impl Content {
             self.fill(gap.start, &data[..room])?;
         }
         self.valid.borrow_mut().insert(gap.start..end);
-        if got < end && got < self.len.get() {
+        // Where we know better, there is a hole: what follows it has not been written back.
+        if got < end && got < self.len.get() && !node.owns_size() {
             node.shrunk_to(got, version);
         }
         self.trim(gap.start);
@@ -363,10 +370,12 @@ impl Content {
             0..keep.start / PAGE * PAGE,
             keep.end.next_multiple_of(PAGE)..u64::MAX / 2,
         ] {
-            valid.remove(range.clone());
-            let end = range.end.min(self.len.get());
-            if end > range.start {
-                let _ = self.zero(range.start..end);
+            let (dirty, mut at) = (self.dirty.borrow(), range.start);
+            let end = range.end.min(pages(0..self.len.get()).end);
+            while let Some(clean) = dirty.first_gap(at..end) {
+                valid.remove(clean.clone());
+                at = clean.end;
+                let _ = self.zero(clean);
             }
         }
     }
@@ -378,131 +387,8 @@ impl Content {
         self.mapped.set(true);
     }
 
-    /// Somebody maps a valid range so that changes reach the file.
-    pub fn share(&self, range: Range<u64>, writer: &Rc<Handle>, client: Background) -> Result<(), Errno> {
-        if self.shared.borrow().is_none() {
-            let copy = memfd_create("fuse-copy", MemfdFlags::CLOEXEC).map_err(errno)?;
-            ftruncate(&copy, self.len.get()).map_err(errno)?;
-            let shared = Shared {
-                copy,
-                ranges: RangeSet::default(),
-                writers: Vec::new(),
-                client,
-            };
-            self.shared.replace(Some(shared));
-        }
-        let mut shared = self.shared.borrow_mut();
-        let Some(shared) = shared.as_mut() else { return Ok(()) };
-        shared.writers.retain(|other| other.strong_count() > 0);
-        if !shared.writers.iter().any(|other| other.as_ptr() == Rc::as_ptr(writer)) {
-            shared.writers.push(Rc::downgrade(writer));
-        }
-        let range = pages(range);
-        while let Some(gap) = shared.ranges.first_gap(range.clone()) {
-            let (mut at, end) = (gap.start, gap.end.min(self.len.get()));
-            while let Some(start) = next_page(self.memory(), at).filter(|&start| start < end) {
-                let data = read_all(self.memory(), start, (end - start).min(1 << 20) as usize)?;
-                if data.is_empty() {
-                    break;
-                }
-                write_all(shared.copy.as_fd(), &data, start)?;
-                at = start + data.len() as u64;
-            }
-            shared.ranges.insert(gap);
-        }
-        Ok(())
-    }
-
-    /// Pages that were changed through a shared mapping, in runs, with the new bytes.
-    fn changed(&self) -> Result<Vec<(u64, Bytes)>, Errno> {
-        let shared = self.shared.borrow();
-        let Some(shared) = shared.as_ref() else {
-            return Ok(Vec::new());
-        };
-        let mut runs: Vec<(u64, BytesMut)> = Vec::new();
-        for range in shared.ranges.iter() {
-            let (mut at, end) = (range.start, range.end.min(self.len.get()));
-            loop {
-                let pages = [next_page(self.memory(), at), next_page(shared.copy.as_fd(), at)];
-                let Some(start) = pages.into_iter().flatten().min().filter(|&start| start < end) else {
-                    break;
-                };
-                at = start;
-                let len = (end - at).min(256 * 1024) as usize;
-                let (new, old) = (
-                    read_all(self.memory(), at, len)?,
-                    read_all(shared.copy.as_fd(), at, len)?,
-                );
-                for (n, page) in new.chunks(PAGE as usize).enumerate() {
-                    let start = n * PAGE as usize;
-                    if old.get(start..start + page.len()) == Some(page) {
-                        continue;
-                    }
-                    let page_at = at + start as u64;
-                    match runs.last_mut() {
-                        Some((from, run)) if *from + run.len() as u64 == page_at => run.extend_from_slice(page),
-                        _ => runs.push((page_at, BytesMut::from(page))),
-                    }
-                }
-                if new.is_empty() {
-                    break;
-                }
-                at += new.len() as u64;
-            }
-        }
-        Ok(runs.into_iter().map(|(at, run)| (at, run.freeze())).collect())
-    }
-
-    /// The last shared mapping is gone, and what it changed is written.
-    pub fn unshare(&self) {
-        self.shared.replace(None);
-        self.mapped.set(false);
-    }
-
     pub fn is_mapped(&self) -> bool {
         self.mapped.get()
-    }
-
-    pub fn is_shared(&self) -> bool {
-        self.shared.borrow().is_some()
-    }
-
-    /// Is there something to write back?
-    pub fn is_changed(&self) -> bool {
-        self.changed().is_ok_and(|runs| !runs.is_empty())
-    }
-
-    /// Sends what was changed through shared mappings.
-    pub async fn write_back(&self, node: &Node) -> Result<(), Errno> {
-        let (writer, client) = match &*self.shared.borrow() {
-            Some(shared) => (shared.writers.iter().find_map(Weak::upgrade), shared.client),
-            None => return Ok(()),
-        };
-        let _alone = self.writing_back.lock().await;
-        let changed = self.changed()?;
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let writer = writer.ok_or(Errno::EIO)?;
-        let calls = node.fs.connection.by(&client);
-        let most = node.fs.connection.max_write() as usize;
-        for (at, run) in changed {
-            let mut done = 0;
-            while done < run.len() {
-                let piece = run.slice(done..(done + most).min(run.len()));
-                let offset = at + done as u64;
-                let n = calls.write(&writer, offset, piece.clone(), WRITE_CACHE, None).await?;
-                if n == 0 {
-                    return Err(Errno::EIO);
-                }
-                if let Some(shared) = &*self.shared.borrow() {
-                    write_all(shared.copy.as_fd(), &piece[..n], offset)?;
-                }
-                done += n;
-            }
-        }
-        node.expire();
-        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use fuse_compat::kernel::{Calls, Handle, LockCall};
-use fuse_compat::wire::abi::{FileLock, FopenFlags, InitFlags, WRITE_KILL_SUIDGID};
+use fuse_compat::wire::abi::{FileLock, FopenFlags, InitFlags};
 
 use super::background::Background;
 use super::content::{Content, PAGE};
@@ -32,14 +32,16 @@ pub struct FuseFile {
     pub(super) node: Rc<Node>,
     vnode: Rc<dyn Vnode>,
     pub(super) handle: Rc<Handle>,
-    flags: Cell<OpenFlags>,
+    pub(super) flags: Cell<OpenFlags>,
     content: OnceCell<Rc<Content>>,
     /// Where a sequential reader would go on, and how far has been read ahead for it.
     next: Cell<u64>,
     ahead: Cell<u64>,
     window: Cell<u64>,
     /// The position of a file that has none for `lseek(2)`, but counts nevertheless (`FOPEN_NONSEEKABLE`).
-    position: Cell<u64>,
+    pub(super) position: Cell<u64>,
+    /// Which failures of write-back it has heard of.
+    failures: Cell<u64>,
     /// The open file description that holds locks of its own.
     description: Cell<Option<u64>>,
     pub(super) poller: Poller,
@@ -60,6 +62,7 @@ impl FuseFile {
             ahead: Cell::new(0),
             window: Cell::new(FIRST_WINDOW),
             position: Cell::new(0),
+            failures: Cell::new(0),
             description: Cell::new(None),
             poller: Poller::default(),
             node,
@@ -70,6 +73,10 @@ impl FuseFile {
             if !keep && !file.is_direct() {
                 content.invalidate(0..u64::MAX);
             }
+            if file.node.owns_size() && flags.writable() {
+                content.add_writer(&file.handle);
+            }
+            file.failures.set(content.failure.sample());
             let _ = file.content.set(content);
         }
         Ok(file)
@@ -79,28 +86,28 @@ impl FuseFile {
         self.handle.fh
     }
 
-    fn has(&self, flag: FopenFlags) -> bool {
+    pub(super) fn has(&self, flag: FopenFlags) -> bool {
         self.handle.open_flags.contains(flag)
     }
 
-    fn is_stream(&self) -> bool {
+    pub(super) fn is_stream(&self) -> bool {
         self.has(FopenFlags::NONSEEKABLE) || self.has(FopenFlags::STREAM)
     }
 
     /// No page cache: the server has said so, or the caller with `O_DIRECT`.
-    fn is_direct(&self) -> bool {
+    pub(super) fn is_direct(&self) -> bool {
         self.has(FopenFlags::DIRECT_IO) || self.flags.get().contains(OpenFlags::DIRECT)
     }
 
     /// The page cache; only files without a position have none.
-    fn pages(&self) -> Result<&Rc<Content>, Errno> {
+    pub(super) fn pages(&self) -> Result<&Rc<Content>, Errno> {
         self.content.get().ok_or(Errno::ENODEV)
     }
 
     // Reading.
 
     async fn read_direct(&self, cx: Cx<'_>, at: u64, len: usize) -> Result<Chunks, Errno> {
-        self.node.write_back().await?;
+        self.node.settle().await?;
         let (mut chunks, mut done) = (Chunks::new(), 0);
         let owner = Some(lock_owner(cx.caller.files_id()));
         while done < len {
@@ -186,109 +193,6 @@ impl FuseFile {
         }));
     }
 
-    // Writing.
-
-    /// Where to write, and how much of it is allowed (`generic_write_checks`).
-    async fn place(&self, cx: Cx<'_>, at: u64, append: bool, len: usize) -> Result<(u64, usize), Errno> {
-        let at = match append {
-            true => self.node.valid(cx.caller, Some(self.fh())).await?.size,
-            false => at,
-        };
-        let limit = cx.caller.file_size_limit().min(i64::MAX as u64);
-        if at >= limit && len > 0 {
-            return Err(cx.caller.beyond_file_size_limit());
-        }
-        Ok((at, len.min(limit.saturating_sub(at) as usize)))
-    }
-
-    async fn write_through(&self, cx: Cx<'_>, at: u64, append: bool, data: Bytes) -> Result<(usize, u64), Errno> {
-        self.node.check()?;
-        if self.is_stream() {
-            return self.write_stream(cx, data).await;
-        }
-        let _alone = self.node.write_lock.lock().await;
-        let (at, len) = self.place(cx, at, append, data.len()).await?;
-        if len == 0 {
-            return Ok((0, at));
-        }
-        self.node.before_write(cx).await?;
-        let direct = self.is_direct();
-        if direct {
-            self.node.write_back().await?;
-        }
-        let most = self.node.fs.connection.max_write() as usize;
-        let owner = direct.then(|| lock_owner(cx.caller.files_id()));
-        let kill = if cx.caller.ids().fsuid == 0 {
-            0
-        } else {
-            WRITE_KILL_SUIDGID
-        };
-        let mut done = 0;
-        while done < len {
-            let offset = at + done as u64;
-            let mut piece = (len - done).min(most);
-            if !direct && piece < len - done {
-                // Pieces after the first begin on a page.
-                piece -= ((offset + piece as u64) % PAGE) as usize;
-            }
-            let piece = data.slice(done..done + piece);
-            let written = self
-                .node
-                .calls(cx)
-                .write(&self.handle, offset, piece.clone(), kill, owner)
-                .await;
-            let n = match written {
-                Err(_) if done > 0 => break,
-                n => n?,
-            };
-            self.written(offset, &piece[..n], direct);
-            done += n;
-            if n < piece.len() {
-                break;
-            }
-        }
-        if done == 0 {
-            return Err(Errno::EIO);
-        }
-        if self.flags.get().intersects(OpenFlags::DSYNC | OpenFlags::SYNC) || self.node.fs.synchronous {
-            let data_only = !self.flags.get().contains(OpenFlags::SYNC) && !self.node.fs.synchronous;
-            self.node.calls(cx).fsync(&self.handle, data_only).await?;
-        }
-        Ok((done, at + done as u64))
-    }
-
-    /// The server has taken it.
-    fn written(&self, at: u64, data: &[u8], direct: bool) {
-        let end = at + data.len() as u64;
-        self.node.grown_to(end);
-        if let Some(content) = self.node.content() {
-            if !direct || content.is_mapped() {
-                let _ = content.put(at, data, self.node.known().size);
-            } else {
-                content.invalidate(at..end);
-            }
-        }
-    }
-
-    async fn write_stream(&self, cx: Cx<'_>, data: Bytes) -> Result<(usize, u64), Errno> {
-        let at = if self.has(FopenFlags::STREAM) {
-            0
-        } else {
-            self.position.get()
-        };
-        let len = data.len().min(self.node.fs.connection.max_write() as usize);
-        let owner = Some(lock_owner(cx.caller.files_id()));
-        let n = self
-            .node
-            .calls(cx)
-            .write(&self.handle, at, data.slice(..len), 0, owner)
-            .await?;
-        self.position.set(at + n as u64);
-        self.node.expire();
-        self.readiness_changed();
-        Ok((n, at + n as u64))
-    }
-
     async fn read_stream(&self, cx: Cx<'_>, len: usize) -> Result<Chunks, Errno> {
         let at = if self.has(FopenFlags::STREAM) {
             0
@@ -304,7 +208,21 @@ impl FuseFile {
 
     // Everything else.
 
+    /// fsync(2) and what amounts to it.
+    pub(super) async fn sync(&self, cx: Cx<'_>, data_only: bool) -> Result<(), Errno> {
+        self.node.check()?;
+        // What fails is among what the file hears of now.
+        let _ = self.node.write_back_data().await;
+        if let Some(content) = self.content.get() {
+            content.failure.since(&self.failures)?;
+        }
+        self.node.write_times().await?;
+        self.node.calls(cx).fsync(&self.handle, data_only).await
+    }
+
     async fn seek(&self, cx: Cx<'_>, from: u64, hole: bool) -> Result<u64, Errno> {
+        // What the server has not been told of looks like a hole to it.
+        self.node.write_back_data().await?;
         match self
             .node
             .calls(cx)
@@ -331,8 +249,11 @@ impl FuseFile {
         if mode & KEEP_SIZE == 0 {
             self.node.may_grow_to(cx, end)?;
         }
-        self.node.write_back().await?;
+        if mode & (PUNCH_HOLE | ZERO_RANGE) != 0 {
+            self.node.settle().await?;
+        }
         self.node.before_write(cx).await?;
+        self.node.touch();
         self.node.calls(cx).fallocate(&self.handle, offset, len, mode).await?;
         if mode & KEEP_SIZE == 0 {
             self.node.grown_to(end);
@@ -342,7 +263,7 @@ impl FuseFile {
         {
             content.zeroed(offset..end)?;
         }
-        self.node.expire();
+        self.node.expire_data();
         Ok(())
     }
 
@@ -354,10 +275,11 @@ impl FuseFile {
         if to.node.content().is_some_and(|content| content.is_mapped()) {
             return Err(Errno::EOPNOTSUPP);
         }
-        self.node.write_back().await?;
+        self.node.settle().await?;
         let _alone = to.node.write_lock.lock().await;
-        to.node.write_back().await?;
+        to.node.settle().await?;
         to.node.before_write(cx).await?;
+        to.node.touch();
         let copied = self
             .node
             .calls(cx)
@@ -379,9 +301,8 @@ impl FuseFile {
             return Err(Errno::ENODEV);
         }
         let pages = self.pages()?;
-        self.node.valid(cx.caller, Some(self.fh())).await?;
         if self.is_direct() {
-            self.node.write_back().await?;
+            self.node.settle().await?;
             pages.invalidate(request.offset..request.offset.saturating_add(request.len));
         }
         pages.pin();
@@ -390,7 +311,7 @@ impl FuseFile {
             .load_to_map(&self.node, cx.caller, &self.handle, range.clone())
             .await?;
         if writes {
-            pages.share(range, &self.handle, Background::of(cx.caller))?;
+            pages.share(range, &self.handle)?;
         }
         Ok(())
     }
@@ -412,18 +333,21 @@ impl FuseFile {
     }
 
     async fn close_one(&self, cx: Cx<'_>) -> Result<(), Errno> {
-        let written = match self.flags.get().writable() {
-            true => self.node.write_back().await,
+        let written = match self.flags.get().writable() || self.node.owns_size() {
+            true => self.node.settle().await,
             false => Ok(()),
         };
         let files = cx.caller.files_id();
         self.node.locks.release(LockOwner::Files(files));
         self.node.check()?;
-        if self.has(FopenFlags::NOFLUSH) {
+        let cached = self.node.fs.negotiated(InitFlags::WRITEBACK_CACHE);
+        if self.has(FopenFlags::NOFLUSH) && !cached {
             return written;
         }
-        let flushed = self.node.calls(cx).flush(&self.handle, lock_owner(files)).await;
-        written.and(flushed)
+        written?;
+        self.node.calls(cx).flush(&self.handle, lock_owner(files)).await?;
+        self.node.blocks_stale.set(cached);
+        Ok(())
     }
 }
 
@@ -495,11 +419,16 @@ impl File for FuseFile {
     }
 
     fn write<'a>(&'a self, cx: Cx<'a>, at: u64, append: bool, data: Bytes) -> Op<'a, (usize, u64)> {
-        Box::pin(self.write_through(cx, at, append, data))
+        Box::pin(self.write_at(cx, at, append, data))
     }
 
     fn end<'a>(&'a self, cx: Cx<'a>) -> Op<'a, u64> {
-        Box::pin(async move { Ok(self.node.refresh(cx.caller, Some(self.fh())).await?.size) })
+        Box::pin(async move {
+            match self.node.owns_size() {
+                true => Ok(self.node.valid(cx.caller, Some(self.fh())).await?.size),
+                false => Ok(self.node.refresh(cx.caller, Some(self.fh())).await?.size),
+            }
+        })
     }
 
     fn seek_data<'a>(&'a self, cx: Cx<'a>, from: u64, hole: bool) -> Op<'a, u64> {
@@ -511,15 +440,11 @@ impl File for FuseFile {
     }
 
     fn fsync<'a>(&'a self, cx: Cx<'a>, data_only: bool) -> Op<'a, ()> {
-        Box::pin(async move {
-            self.node.check()?;
-            self.node.write_back().await?;
-            self.node.calls(cx).fsync(&self.handle, data_only).await
-        })
+        Box::pin(self.sync(cx, data_only))
     }
 
     fn write_back<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, ()> {
-        Box::pin(self.node.write_back())
+        Box::pin(self.node.write_back_data())
     }
 
     fn fallocate<'a>(&'a self, cx: Cx<'a>, mode: u32, offset: u64, len: u64) -> Op<'a, ()> {
@@ -602,7 +527,7 @@ impl Drop for FuseFile {
         let keep = self.has(FopenFlags::KEEP_CACHE);
         match self.content.get() {
             // Until its mapped changes are written, the file counts as open.
-            Some(content) if content.is_changed() => self.node.fs.host.spawn(Box::pin(async move {
+            Some(content) if content.is_changed(&node) => self.node.fs.host.spawn(Box::pin(async move {
                 // Nobody is left who could be told.
                 let _ = node.write_back().await;
                 node.closed(keep);

@@ -7,6 +7,8 @@ mod background;
 mod content;
 mod device;
 mod dirfile;
+mod dirty;
+mod failure;
 mod file;
 mod fs;
 pub(crate) mod locks;
@@ -18,7 +20,9 @@ mod poll;
 mod rangeset;
 mod setattr;
 mod sparse;
+mod times;
 mod vnode;
+mod write;
 
 use std::rc::{Rc, Weak};
 

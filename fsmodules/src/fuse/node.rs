@@ -1,12 +1,12 @@
 //! An inode and the names below it: what is known of a file without asking, and how it is refreshed
 //! (`fs/fuse/inode.c`, `fs/fuse/dir.c`).
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use async_lock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use async_lock::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytes::Bytes;
 use fuse_compat::kernel::{Client, Entry, Lookup, expiry};
 use fuse_compat::wire::abi::{Attr, InitFlags, ROOT_ID};
@@ -39,6 +39,10 @@ pub struct Node {
     attr: Cell<Attr>,
     attr_expires: Cell<Duration>,
     attr_version: Cell<u64>,
+    /// The server has yet to be told the times of change.
+    pub times_dirty: Cell<bool>,
+    /// How many blocks it takes is to be asked anew, even where all else is fresh.
+    pub blocks_stale: Cell<bool>,
     names: RefCell<HashMap<Name, KnownName>>,
     pub link: RefCell<Option<Bytes>>,
     /// READDIRPLUS would have paid: a child has been looked up since the last one.
@@ -48,7 +52,7 @@ pub struct Node {
     /// Held while size or content change (`inode_lock`).
     pub write_lock: async_lock::Mutex<()>,
     pub locks: LockTable,
-    content: OnceCell<RefCell<Option<Rc<Content>>>>,
+    content: RefCell<Option<Rc<Content>>>,
     /// Open files that use the content.
     pub opened: Cell<u32>,
 }
@@ -65,15 +69,23 @@ impl Node {
             attr: Cell::new(attr),
             attr_expires: Cell::new(Duration::ZERO),
             attr_version: Cell::new(0),
+            times_dirty: Cell::new(false),
+            blocks_stale: Cell::new(false),
             names: RefCell::default(),
             link: RefCell::default(),
             plus_useful: Cell::new(false),
             names_lock: RwLock::new(()),
             write_lock: async_lock::Mutex::new(()),
             locks: LockTable::default(),
-            content: OnceCell::new(),
+            content: RefCell::default(),
             opened: Cell::new(0),
         })
+    }
+
+    pub fn this(&self) -> Rc<Node> {
+        self.me
+            .upgrade()
+            .unwrap_or_else(|| unreachable!("borrowed, hence alive"))
     }
 
     pub fn nodeid(&self) -> u64 {
@@ -100,6 +112,10 @@ impl Node {
         self.attr.get()
     }
 
+    pub fn set_known(&self, attr: Attr) {
+        self.attr.set(attr);
+    }
+
     pub fn is_fresh(&self) -> bool {
         self.fs.now() < self.attr_expires.get()
     }
@@ -113,10 +129,12 @@ impl Node {
         if self.attr_version.get() > version {
             return;
         }
+        let attr = self.corrected(attr);
         let old = self.attr.replace(attr);
         self.attr_version.set(self.fs.next_attr_version());
         self.attr_expires.set(expires);
-        if let Some(content) = self.content() {
+        self.blocks_stale.set(false);
+        if let Some(content) = self.content().filter(|_| !self.owns_size()) {
             if old.size != attr.size {
                 content.resize(attr.size);
                 if !self.fs.negotiated(InitFlags::EXPLICIT_INVAL_DATA) {
@@ -142,9 +160,37 @@ impl Node {
 
     /// Somebody here has written up to `end`.
     pub fn grown_to(&self, end: u64) {
-        let mut attr = self.attr.get();
-        attr.size = attr.size.max(end);
-        self.changed(attr, Duration::ZERO);
+        self.resized(self.known().size.max(end));
+    }
+
+    /// Something here has changed its data, and this is its size now.
+    pub fn resized(&self, size: u64) {
+        let attr = Attr { size, ..self.known() };
+        self.changed(attr, self.attr_expires.get());
+        self.expire_data();
+    }
+
+    /// It has been written to up to there, of which the server has yet to hear.
+    pub fn wrote_until(&self, size: u64) {
+        self.attr.set(Attr { size, ..self.known() });
+    }
+
+    /// One name less.
+    pub fn unlinked(&self) {
+        let mut attr = self.known();
+        attr.nlink = match self.kind {
+            FileKind::Directory => 0,
+            _ => attr.nlink.saturating_sub(1),
+        };
+        self.changed(attr, self.attr_expires.get());
+    }
+
+    /// What the server shows of the data is to be asked anew.
+    pub fn expire_data(&self) {
+        match self.owns_size() {
+            true => self.blocks_stale.set(true),
+            false => self.expire(),
+        }
     }
 
     /// The server has delivered less than the known size promised (`fuse_read_update_size`).
@@ -170,7 +216,7 @@ impl Node {
             expiry(self.fs.now(), out.attr_valid, out.attr_valid_nsec),
             version,
         );
-        Ok(out.attr)
+        Ok(self.corrected(out.attr))
     }
 
     /// Valid attributes, asked for if need be.
@@ -368,25 +414,22 @@ impl Node {
     // Content.
 
     pub fn content(&self) -> Option<Rc<Content>> {
-        self.content.get().and_then(|content| content.borrow().clone())
+        self.content.borrow().clone()
     }
 
     /// The page cache, made now if there is none.
     pub fn make_content(&self) -> Result<Rc<Content>, Errno> {
-        let slot = self.content.get_or_init(RefCell::default);
-        if let Some(content) = slot.borrow().as_ref() {
-            return Ok(content.clone());
+        if let Some(content) = self.content() {
+            return Ok(content);
         }
         let content = Rc::new(Content::new(self.known().size)?);
-        slot.replace(Some(content.clone()));
+        self.content.replace(Some(content.clone()));
         Ok(content)
     }
 
     pub fn drop_content_if_closed(&self) {
-        if self.opened.get() == 0
-            && let Some(slot) = self.content.get()
-        {
-            slot.replace(None);
+        if self.opened.get() == 0 {
+            self.content.replace(None);
         }
     }
 
@@ -403,12 +446,32 @@ impl Node {
         }
     }
 
-    /// Writes back what was written through shared mappings.
+    /// Writes back changed data. Who waits for it may be killed: it goes on.
+    pub async fn write_back_data(&self) -> Result<(), Errno> {
+        let Some(content) = self.content().filter(|content| content.is_changed(self)) else {
+            return Ok(());
+        };
+        let (node, result) = (self.this(), Rc::new(OnceCell::new()));
+        let told = result.clone();
+        self.fs.host.spawn(Box::pin(async move {
+            // Nobody else sets it.
+            let _ = told.set(content.write_back(&node).await).await;
+        }));
+        *result.wait().await
+    }
+
+    /// Writes back data and times.
     pub async fn write_back(&self) -> Result<(), Errno> {
-        match self.content() {
-            Some(content) => content.write_back(self).await,
-            None => Ok(()),
-        }
+        let written = self.write_back_data().await;
+        written.and(self.write_times().await)
+    }
+
+    /// Writes back data and times for who is to hear of earlier failures, too (`write_inode_now`).
+    pub async fn settle(&self) -> Result<(), Errno> {
+        let _ = self.write_back_data().await;
+        let stamped = self.write_times().await;
+        let failed = self.content().map_or(Ok(()), |content| content.failure.tell());
+        stamped.and(failed)
     }
 
     /// NOTIFY_INVAL_INODE

@@ -54,7 +54,7 @@ impl FuseFile {
             fs.polled.borrow_mut().insert(poller.kh.get(), self.me.clone());
         }
         poller.outdated.set(false);
-        let client = Background::default();
+        let client = Background::NOBODY;
         let answer = fs
             .connection
             .by(&client)

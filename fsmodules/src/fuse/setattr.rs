@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fuse_compat::kernel::expiry;
 use fuse_compat::wire::abi::{Attr, InitFlags, SetattrIn, SetattrValid};
 
+use super::dirty::pause;
 use super::file::FuseFile;
 use super::node::Node;
 use super::perm;
@@ -17,20 +18,36 @@ pub fn lock_owner(files_id: u64) -> u64 {
 }
 
 impl Node {
-    /// `ATTR_SIZE` only; the caller holds the write lock.
-    pub async fn truncate(&self, cx: Cx<'_>, size: u64, fh: Option<u64>) -> Result<(), Errno> {
+    /// `ATTR_SIZE` only; the caller holds the write lock. `opened`: by a descriptor, or by opening it, which is a change
+    /// even if the size is the same.
+    pub async fn truncate(&self, cx: Cx<'_>, size: u64, fh: Option<u64>, opened: bool) -> Result<(), Errno> {
+        let content = self.content();
+        let paused = pause(&content).await;
+        let old = self.known().size;
         let mut set = SetattrIn {
             size,
             ..SetattrIn::default()
         };
         let mut valid = SetattrValid::SIZE | SetattrValid::LOCKOWNER;
+        if opened || size != old {
+            valid |= self.stamp(&mut set, SetattrValid::MTIME | SetattrValid::CTIME);
+        }
         set.lock_owner = lock_owner(cx.caller.files_id());
         if let Some(fh) = fh {
             valid |= SetattrValid::FH;
             set.fh = fh;
         }
-        valid |= self.kill_set_id(cx, &mut set, cx.caller.ids().fsuid != 0).await?;
-        self.send(cx, set, valid).await
+        let by_flag = self.fs.negotiated(InitFlags::HANDLE_KILLPRIV_V2);
+        let wanted = cx.caller.ids().fsuid != 0 && (by_flag || self.has_set_id());
+        valid |= self.kill_set_id(cx, &mut set, wanted).await?;
+        self.send(cx, set, valid).await?;
+        drop(paused);
+        if let Some(content) = content.filter(|_| self.known().size != old) {
+            // As on Linux, what is left is read anew. Errors are told later.
+            let _ = self.write_back_data().await;
+            content.invalidate(0..u64::MAX);
+        }
+        Ok(())
     }
 
     /// What must be set besides, so that a change of data or owner clears set-id bits.
@@ -41,9 +58,6 @@ impl Node {
         if self.fs.negotiated(InitFlags::HANDLE_KILLPRIV_V2) {
             return Ok(SetattrValid::KILL_SUIDGID);
         }
-        if perm::without_set_id(self.known().mode) == self.known().mode {
-            return Ok(SetattrValid::empty());
-        }
         let mode = self.refresh(cx.caller, None).await?.mode;
         set.mode = perm::without_set_id(mode);
         Ok(if set.mode == mode {
@@ -53,11 +67,16 @@ impl Node {
         })
     }
 
+    pub fn has_set_id(&self) -> bool {
+        let mode = self.known().mode;
+        perm::without_set_id(mode) != mode
+    }
+
     /// Before a write: clears set-id bits, where the server does not do it (`file_remove_privs`).
     pub async fn before_write(&self, cx: Cx<'_>) -> Result<(), Errno> {
         let by_server =
             self.fs.negotiated(InitFlags::HANDLE_KILLPRIV) || self.fs.negotiated(InitFlags::HANDLE_KILLPRIV_V2);
-        if by_server || cx.caller.ids().fsuid == 0 || perm::without_set_id(self.known().mode) == self.known().mode {
+        if by_server || cx.caller.ids().fsuid == 0 || !self.has_set_id() {
             return Ok(());
         }
         let mut set = SetattrIn::default();
@@ -76,7 +95,20 @@ impl Node {
             self.turn_bad();
             return Err(Errno::EIO);
         }
-        self.changed(out.attr, expiry(self.fs.now(), out.attr_valid, out.attr_valid_nsec));
+        let mut attr = self.corrected(out.attr);
+        if self.owns_size() {
+            if valid.contains(SetattrValid::SIZE) {
+                attr.size = out.attr.size;
+            }
+            if valid.contains(SetattrValid::MTIME) {
+                (attr.mtime, attr.mtimensec) = (set.mtime, set.mtimensec);
+            }
+            if valid.contains(SetattrValid::CTIME) {
+                (attr.ctime, attr.ctimensec) = (set.ctime, set.ctimensec);
+            }
+        }
+        self.changed(attr, expiry(self.fs.now(), out.attr_valid, out.attr_valid_nsec));
+        self.blocks_stale.set(false);
         Ok(())
     }
 
@@ -109,7 +141,12 @@ impl Node {
         if let Some(size) = change.size {
             self.may_grow_to(cx, size)?;
             let _alone = self.write_lock.lock().await;
-            return self.truncate(cx, size, fh).await;
+            return self.truncate(cx, size, fh, change.file.is_some()).await;
+        }
+        let explicit = |time: &Option<SetTime>| matches!(time, Some(SetTime::At(_)));
+        let others = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
+        if self.owns_size() && (others || explicit(&change.atime) || explicit(&change.mtime)) {
+            self.settle().await?;
         }
         let mut set = SetattrIn::default();
         let mut valid = SetattrValid::empty();
@@ -144,8 +181,9 @@ impl Node {
         if let Some((sec, nsec, now)) = change.mtime.map(wire) {
             (set.mtime, set.mtimensec) = (sec, nsec);
             valid |= SetattrValid::MTIME;
-            valid.set(SetattrValid::MTIME_NOW, now);
+            valid.set(SetattrValid::MTIME_NOW, now && !self.owns_size());
         }
+        valid |= self.stamp(&mut set, SetattrValid::CTIME);
         self.send(cx, set, valid).await
     }
 

@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use fuse_compat::kernel::{Calls, NewMode, expiry};
-use fuse_compat::wire::abi::{self, InitFlags, Opcode};
+use fuse_compat::wire::abi::{self, FopenFlags, InitFlags, Opcode};
 
 use super::dirfile::DirFile;
+use super::dirty::pause;
 use super::file::FuseFile;
 use super::node::{Node, check_name};
 use super::perm;
@@ -58,7 +59,8 @@ impl Node {
     async fn attributes(&self, cx: Cx<'_>, query: AttrQuery) -> Result<Attr, Errno> {
         self.check()?;
         let known = self.fs.connection.negotiated().is_some();
-        if (query.cached && known || self.is_fresh()) && !query.force {
+        let fresh = self.is_fresh() && !self.blocks_stale.get();
+        if (query.cached && known || fresh) && !query.force {
             return Ok(shown(&self.known()));
         }
         if query.btime && !self.fs.connection.lacks(Opcode::STATX) && self.speaks(39) {
@@ -82,7 +84,7 @@ impl Node {
         Ok(shown(&self.refresh(cx.caller, None).await?))
     }
 
-    fn speaks(&self, minor: u32) -> bool {
+    pub fn speaks(&self, minor: u32) -> bool {
         self.fs.connection.negotiated().is_some_and(|n| n.minor >= minor)
     }
 
@@ -116,7 +118,7 @@ impl Node {
         let birth = (out.mask & STATX_BTIME != 0).then(|| time(out.btime.tv_sec as u64, out.btime.tv_nsec));
         Attr {
             btime: birth,
-            ..shown(&attr)
+            ..shown(&self.corrected(attr))
         }
     }
 
@@ -224,39 +226,36 @@ impl Node {
             None
         };
         let kill = truncate && cx.caller.ids().fsuid != 0;
+        let content = self.content().filter(|_| truncate && atomic);
+        let paused = pause(&content).await;
         let handle = self.calls(cx).open(self.nodeid(), flags.bits(), kill).await?;
-        // A cache that is dropped now must not hold changes.
-        self.write_back().await?;
         if truncate && atomic {
-            let mut attr = self.known();
-            attr.size = 0;
-            self.changed(attr, std::time::Duration::ZERO);
+            self.resized(0);
+            self.touch();
+        } else if !handle.open_flags.contains(FopenFlags::KEEP_CACHE) {
+            // The cache is dropped now. Errors are told later.
+            let _ = self.write_back_data().await;
         }
+        drop(paused);
         let file = FuseFile::new(self.clone(), handle, flags)?;
         if truncate && !atomic {
-            self.truncate(cx, 0, None).await?;
+            self.truncate(cx, 0, None, true).await?;
         }
         drop(alone);
         Ok(file)
     }
 
     /// A name of this directory has been removed.
-    fn unlinked(&self, name: &Name) {
+    async fn lost_name(&self, name: &Name) {
         self.expire();
         if let Some(victim) = self.forget_name(name) {
-            victim.lost_name();
+            victim.lose_name().await;
         }
     }
 
-    /// One name less.
-    fn lost_name(&self) {
-        let mut attr = self.known();
-        attr.nlink = if self.kind == FileKind::Directory {
-            0
-        } else {
-            attr.nlink.saturating_sub(1)
-        };
-        self.changed(attr, std::time::Duration::ZERO);
+    async fn lose_name(&self) {
+        self.unlinked();
+        self.touch_ctime().await;
         if self.known().nlink == 0 {
             self.fs.keep_no_longer(self);
         }
@@ -273,7 +272,7 @@ impl Node {
             false => calls.unlink(self.nodeid(), name.as_bytes()).await,
         };
         match removed {
-            Ok(()) => self.unlinked(name),
+            Ok(()) => self.lost_name(name).await,
             Err(Errno::EINTR | Errno::ENOENT) => drop(self.forget_name(name)),
             Err(_) => {}
         }
@@ -331,7 +330,10 @@ impl Node {
             )
             .await;
         match renamed {
-            Ok(()) => self.renamed(name, to_dir, to, flags.contains(RenameFlags::EXCHANGE)),
+            Ok(()) => {
+                self.renamed(name, to_dir, to, flags.contains(RenameFlags::EXCHANGE))
+                    .await
+            }
             Err(Errno::EINTR | Errno::ENOENT) => {
                 self.forget_name(name);
                 to_dir.forget_name(to);
@@ -341,19 +343,22 @@ impl Node {
         renamed
     }
 
-    fn renamed(&self, name: &Name, to_dir: &Node, to: &Name, exchange: bool) {
+    async fn renamed(&self, name: &Name, to_dir: &Node, to: &Name, exchange: bool) {
         self.expire();
         to_dir.expire();
         let (moved, other) = (self.take_name(name), to_dir.take_name(to));
-        for node in [&moved, &other].into_iter().flatten().flat_map(|(node, _)| node) {
-            node.expire();
-        }
         if let Some((child, expires)) = moved {
-            to_dir.remember(to, child, expires);
+            to_dir.remember(to, child.clone(), expires);
+            if let Some(child) = child {
+                child.touch_ctime().await;
+            }
         }
         match other {
-            Some((child, expires)) if exchange => self.remember(name, child, expires),
-            Some((Some(victim), _)) => victim.lost_name(),
+            Some((Some(child), expires)) if exchange => {
+                self.remember(name, Some(child.clone()), expires);
+                child.touch_ctime().await;
+            }
+            Some((Some(victim), _)) => victim.lose_name().await,
             _ => {}
         }
     }
@@ -371,7 +376,11 @@ impl Node {
         if matches!(entry, Err(Errno::EINTR)) {
             target.expire();
         }
-        self.made(name, entry, version).map(drop)
+        self.made(name, entry, version)?;
+        if target.owns_size() {
+            target.touch_ctime().await;
+        }
+        Ok(())
     }
 
     /// The target of a symbolic link.
@@ -592,7 +601,7 @@ impl Vnode for Node {
             self.calls(cx)
                 .setxattr(self.nodeid(), name.as_bytes(), value, flags.bits())
                 .await?;
-            self.expire();
+            self.touch_ctime().await;
             Ok(())
         })
     }
@@ -600,7 +609,7 @@ impl Vnode for Node {
     fn removexattr<'a>(&'a self, cx: Cx<'a>, name: &'a Name) -> Op<'a, ()> {
         Box::pin(async move {
             self.calls(cx).removexattr(self.nodeid(), name.as_bytes()).await?;
-            self.expire();
+            self.touch_ctime().await;
             Ok(())
         })
     }
