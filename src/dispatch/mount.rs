@@ -58,6 +58,10 @@ async fn new_mount(cx: &Ctx, flags: MountFlags) -> Result<Reply, Errno> {
     } else {
         text(&cx.path(0)?)?
     };
+    let flags = match cx.cx().caller.ids().fsuid {
+        0 => flags,
+        _ => flags | module.flags_for_users(),
+    };
     let data = if cx.arg(4) == 0 { Vec::new() } else { options(cx)? };
     let path = cx.path(1)?;
     let at = place(cx, &path, true).await?;

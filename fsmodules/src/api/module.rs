@@ -76,6 +76,10 @@ pub trait Module {
     fn filesystems(&self) -> &'static [&'static str] {
         &[]
     }
+    /// Flags that its mounts always have if an ordinary user makes them.
+    fn flags_for_users(&self) -> MountFlags {
+        MountFlags::empty()
+    }
     fn mount<'a>(&'a self, _cx: Cx<'a>, _request: MountRequest<'a>) -> Op<'a, Rc<dyn FileSystem>> {
         fail(Errno::ENODEV)
     }

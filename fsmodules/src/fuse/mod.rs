@@ -29,7 +29,7 @@ use std::rc::{Rc, Weak};
 use self::device::{DeviceFile, DeviceNode};
 use self::fs::FuseFs;
 use self::options::Options;
-use crate::api::{Cx, Device, Errno, FileKind, FileSystem, Module, MountRequest, Op};
+use crate::api::{Cx, Device, Errno, FileKind, FileSystem, Module, MountFlags, MountRequest, Op};
 
 #[derive(Default)]
 pub struct FuseModule;
@@ -49,6 +49,11 @@ impl Module for FuseModule {
 
     fn filesystems(&self) -> &'static [&'static str] {
         &["nodev\tfuse", "\tfuseblk"]
+    }
+
+    /// As fusermount3 sees to it.
+    fn flags_for_users(&self) -> MountFlags {
+        MountFlags::NOSUID | MountFlags::NODEV
     }
 
     fn mount<'a>(&'a self, cx: Cx<'a>, request: MountRequest<'a>) -> Op<'a, Rc<dyn FileSystem>> {
