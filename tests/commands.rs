@@ -504,6 +504,21 @@ fn umvus_own_fusermount_looks_like_the_hosts() {
     }
 }
 
+/// Wherever in PATH it is, what relies on being set-user-id would fail.
+#[test]
+fn umvus_own_fusermount_stands_for_each_that_is_set_user_id() {
+    let work = Work::new();
+    let run = "mkdir bin && cp /bin/echo bin/fusermount3 && chmod 4755 bin/fusermount3 && PATH=$PWD/bin:$PATH && \
+               umvu sh -c 'fusermount3 -V; $PWD/bin/fusermount3 -V' && chmod 755 bin/fusermount3 && umvu fusermount3 -V";
+    let output = work.command("sh").args(["-c", run]).output().unwrap();
+    let seen = stdout(&output);
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(
+        lines.len() == 3 && lines[..2].iter().all(|line| line.contains("umvu")) && lines[2] == "-V",
+        "{seen}"
+    );
+}
+
 #[test]
 fn umvus_own_fusermount_unmounts_what_a_dead_server_leaves() {
     let work = Work::new();

@@ -1,5 +1,6 @@
 //! `umvu CMD`: a new view, from its first program to its end.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -176,18 +177,26 @@ fn fit_out(mounts: &Mounts, modules: &[Rc<dyn Module>]) {
         mounts.fit_device(Path::new(device.path), device.node);
     }
     let Ok(own) = own_path() else { return };
-    let directory = Place::Host(HostPlace {
-        mount: mounts.base(),
-        path: COMMANDS_DIRECTORY.into(),
-    });
+    let fit = |directory: &Path, name: &str| {
+        let directory = Place::Host(HostPlace {
+            mount: mounts.base(),
+            path: directory.into(),
+        });
+        if let Ok(name) = Name::new(name.as_bytes()) {
+            mounts.fit_command(&directory, &name, &own);
+        }
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::split_paths(&path).filter_map(|directory| directory.canonicalize().ok());
+    let directories: BTreeSet<PathBuf> = path.chain([COMMANDS_DIRECTORY.into()]).collect();
     for name in command_names() {
-        let path = Path::new(COMMANDS_DIRECTORY).join(name);
         // The host's fusermount3 relies on privileges that nothing in a view gets.
-        let powerless = path.metadata().is_ok_and(|found| found.mode() & libc::S_ISUID != 0);
-        if let Ok(file) = Name::new(name.as_bytes())
-            && (powerless || !path.exists() && search_path(name.as_ref()).is_err())
-        {
-            mounts.fit_command(&directory, &file, &own);
+        let powerless = |path: &Path| path.metadata().is_ok_and(|found| found.mode() & libc::S_ISUID != 0);
+        for directory in directories.iter().filter(|directory| powerless(&directory.join(name))) {
+            fit(directory, name);
+        }
+        if !Path::new(COMMANDS_DIRECTORY).join(name).exists() && search_path(name.as_ref()).is_err() {
+            fit(Path::new(COMMANDS_DIRECTORY), name);
         }
     }
 }
