@@ -16,6 +16,7 @@ use fsmodules::ids::{Creds, IdMap, Owners};
 use fuse_compat::kernel::Clock;
 
 use crate::abi::RawCall;
+use crate::dispatch::dnotify::Notified;
 use crate::dispatch::fifo::Fifos;
 use crate::dispatch::inotify::Instances;
 use crate::dispatch::protected::Protected;
@@ -52,6 +53,7 @@ pub struct Hypervisor {
     /// FIFOs of virtual file systems that are open.
     pub fifos: RefCell<Fifos>,
     pub inotify: Instances,
+    pub dnotify: Notified,
     pub protected: Protected,
     /// Copies of programs whose interpreter is elsewhere in the view.
     pub programs: RefCell<Copies>,
@@ -114,6 +116,7 @@ impl Hypervisor {
             bound: RefCell::default(),
             fifos: RefCell::default(),
             inotify: Instances::default(),
+            dnotify: Notified::default(),
             protected: Protected::of_host(),
             programs: RefCell::default(),
             user: RefCell::default(),

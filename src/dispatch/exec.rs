@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use fsmodules::api::{Backing, Errno, FileKind, MapRequest, MountFlags, OpenFlags};
+use fsmodules::api::{Access, Backing, Errno, FileKind, MapRequest, MountFlags, OpenFlags};
 
 use crate::abi::{RawCall, is_restart};
 use crate::task::{Executing, Mm, OpenFile, Task};
@@ -15,7 +15,7 @@ use crate::view::{Events, Place, VirtualPlace, WalkFlags};
 
 use super::context::{CWD, HostFile, Target, host_file};
 use super::install::PAGE;
-use super::{Ctx, elf, ids, owners};
+use super::{Ctx, elf, ids, lease, owners};
 
 /// `BINPRM_BUF_SIZE`: as much of a script as the kernel looks at.
 const HEADER: usize = 256;
@@ -171,6 +171,11 @@ fn host_header(path: &[u8]) -> Option<Vec<u8>> {
 async fn open_virtual(cx: &Ctx, place: &VirtualPlace) -> Result<Opened, Errno> {
     if place.node().kind() != FileKind::Regular || place.mount.flags().contains(MountFlags::NOEXEC) {
         return Err(Errno::EACCES);
+    }
+    let _counted = place.count_open(OpenFlags::EXEC);
+    if place.is_leased() {
+        place.node().permission(cx.cx(), Access::EXECUTE).await?;
+        lease::wait_for(cx, place, OpenFlags::EXEC).await?;
     }
     let file = place.node().clone().open(cx.cx(), OpenFlags::EXEC).await?;
     place.happened(Events::OPEN);

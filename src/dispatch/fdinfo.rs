@@ -17,7 +17,7 @@ pub async fn text(cx: &Ctx, pid: i32, fd: i32) -> Option<Vec<u8>> {
     if open.is_native() {
         return None;
     }
-    let mut flags = open.flags.get() | OpenFlags::LARGEFILE;
+    let mut flags = open.shown_flags() | OpenFlags::LARGEFILE;
     flags.set(OpenFlags::CLOEXEC, entry.cloexec);
     let ino = inode(cx, open.place.node().as_ref()).await;
     let mut text = format!(

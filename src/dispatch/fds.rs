@@ -1,21 +1,14 @@
 //! Descriptors of virtual files: close, dup, fcntl, close_range. Where they move and die.
 
-use fsmodules::api::{Errno, FileKind, OpenFlags};
+use fsmodules::api::{Errno, OpenFlags};
 
-use crate::task::{FdEntry, Files};
-use crate::trap::Reply;
+use crate::task::{FdEntry, Files, OpenFile};
+use crate::trap::{F_GETOWN_EX, F_GETSIG, F_SETOWN_EX, F_SETSIG, Reply};
 
 use super::install::{catch_low, dup_seen, hand_over, settle};
-use super::{Ctx, lock};
+use super::{Ctx, dnotify, inotify, lease, lock, owner};
 
 /// fcntl(2) commands that the libc crate does not name.
-const F_GETLEASE: i32 = 1025;
-const F_SETLEASE: i32 = 1024;
-const F_GETSIG: i32 = 11;
-const F_SETSIG: i32 = 10;
-const F_GETOWN_EX: i32 = 16;
-const F_SETOWN_EX: i32 = 15;
-const F_NOTIFY: i32 = 1026;
 const F_DUPFD_QUERY: i32 = 1027;
 const F_CREATED_QUERY: i32 = 1028;
 const F_GET_RW_HINT: i32 = 1035;
@@ -43,6 +36,7 @@ pub async fn close(cx: &Ctx) -> Result<Reply, Errno> {
 
 /// What every close of a descriptor does, before the description itself may go.
 async fn flush(cx: &Ctx, entry: FdEntry) -> Result<(), Errno> {
+    cx.hv.dnotify.close(cx.task.files().id, entry.file.id);
     match &entry.file.file {
         Some(file) => file.flush(cx.cx()).await,
         None => Ok(()),
@@ -162,26 +156,47 @@ pub async fn fcntl(cx: &Ctx) -> Result<Reply, Errno> {
             Ok(Reply::Return(other.is_some_and(|other| other.id == file.id).into()))
         }
         _ if file.is_native() => Ok(Reply::Passthrough),
-        libc::F_GETFL => Ok(Reply::Return(shown_flags(file.flags.get()))),
+        libc::F_GETFL => Ok(Reply::Return(shown_flags(file.shown_flags()))),
         _ if path_only => Err(Errno::EBADF),
         libc::F_SETFL => {
-            file.set_flags(OpenFlags::from_bits_retain(cx.int(2)));
+            set_flags(&file, fd, OpenFlags::from_bits_retain(cx.int(2)))?;
             Ok(Reply::Return(0))
         }
         libc::F_GETLK | libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
             lock::fcntl_lock(cx, &file, command).await
         }
-        libc::F_GETOWN | libc::F_SETOWN | F_GETSIG | F_SETSIG | F_GETOWN_EX | F_SETOWN_EX => Ok(Reply::Passthrough),
+        libc::F_GETOWN | libc::F_SETOWN | F_GETSIG | F_SETSIG | F_GETOWN_EX | F_SETOWN_EX => {
+            owner::fcntl(cx, &file, command)
+        }
         // The kernel's own, kept for the inode of the placeholder.
         F_GET_RW_HINT | F_SET_RW_HINT => Ok(Reply::Passthrough),
         F_CREATED_QUERY => Ok(Reply::Return(file.created.get().into())),
-        F_GETLEASE => Ok(Reply::Return(libc::F_UNLCK.into())),
-        // No lease is ever granted, as for a file that somebody else writes.
-        F_SETLEASE if matches!(cx.fd(2), libc::F_RDLCK | libc::F_WRLCK | libc::F_UNLCK) => Err(Errno::EAGAIN),
-        F_NOTIFY if file.place.node().kind() != FileKind::Directory => Err(Errno::ENOTDIR),
+        libc::F_GETLEASE => Ok(Reply::Return(lease::get(cx, &file).into())),
+        libc::F_SETLEASE => {
+            lease::set(cx, &file, fd, cx.fd(2)).await?;
+            Ok(Reply::Return(0))
+        }
+        libc::F_NOTIFY => {
+            dnotify::notify(cx, &file, fd, cx.int(2))?;
+            Ok(Reply::Return(0))
+        }
         libc::F_GETPIPE_SZ | libc::F_SETPIPE_SZ => Err(Errno::EBADF),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// `F_SETFL`
+fn set_flags(file: &OpenFile, descriptor: i32, mut flags: OpenFlags) -> Result<(), Errno> {
+    match inotify::instance(file) {
+        Some(instance) => {
+            let wanted = flags.contains(OpenFlags::ASYNC);
+            instance.set_async(wanted.then(|| file.owner()).transpose()?, descriptor);
+        }
+        // Of other files nobody is told.
+        None => flags.set(OpenFlags::ASYNC, file.flags.get().contains(OpenFlags::ASYNC)),
+    }
+    file.set_flags(flags);
+    Ok(())
 }
 
 /// `F_DUPFD`: the lowest free number from a minimum on, which for a virtual file is at least the placeholders' range.

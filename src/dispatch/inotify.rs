@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,7 +18,7 @@ use rustix::event::epoll;
 use rustix::fs::inotify;
 
 use crate::task::OpenFile;
-use crate::trap::Reply;
+use crate::trap::{FileOwner, Happening, Reply};
 use crate::view::{Events, Listener, Place, VirtualPlace, WalkFlags, Watch};
 
 use super::Ctx;
@@ -76,6 +77,7 @@ impl Instances {
             watches: RefCell::default(),
             queue: RefCell::default(),
             wakers: RefCell::default(),
+            told: RefCell::default(),
         });
         all.push(Rc::downgrade(&instance));
         Ok(instance)
@@ -164,6 +166,8 @@ pub struct Instance {
     watches: RefCell<BTreeMap<i32, Watched>>,
     queue: RefCell<VecDeque<Event>>,
     wakers: RefCell<Vec<Waker>>,
+    /// Who hears of each event by a signal (`O_ASYNC`), and of which descriptor.
+    told: RefCell<Option<(Rc<FileOwner>, i32)>>,
 }
 
 impl Drop for Instance {
@@ -182,20 +186,28 @@ impl Instance {
         if queue.back().is_some_and(|last| event.repeats(last)) {
             return;
         }
-        if queue.len() < self.most {
-            queue.push_back(event);
-        } else if queue.len() == self.most {
-            queue.push_back(Event {
+        match queue.len().cmp(&self.most) {
+            Ordering::Less => queue.push_back(event),
+            Ordering::Equal => queue.push_back(Event {
                 watch: -1,
                 events: Events::Q_OVERFLOW.bits(),
                 cookie: 0,
                 name: Vec::new(),
-            });
+            }),
+            Ordering::Greater => return,
         }
         drop(queue);
         for waker in self.wakers.take() {
             waker.wake();
         }
+        if let Some((owner, descriptor)) = &*self.told.borrow() {
+            owner.tell(*descriptor, Happening::Input);
+        }
+    }
+
+    /// From now on this owner hears of each event, or nobody.
+    pub fn set_async(&self, owner: Option<Rc<FileOwner>>, descriptor: i32) {
+        self.told.replace(owner.map(|owner| (owner, descriptor)));
     }
 
     fn next_id(&self) -> i32 {
@@ -572,6 +584,7 @@ mod tests {
             watches: RefCell::default(),
             queue: RefCell::default(),
             wakers: RefCell::default(),
+            told: RefCell::default(),
         })
     }
 

@@ -2,7 +2,9 @@
 
 use std::os::unix::ffi::OsStringExt;
 
-use fsmodules::api::{Access, Attr, AttrQuery, Errno, FileKind, MountFlags, SetAttr, SetTime, StatFs, Time, split_dev};
+use fsmodules::api::{
+    Access, Attr, AttrQuery, Errno, FileKind, MountFlags, OpenFlags, SetAttr, SetTime, StatFs, Time, split_dev,
+};
 
 use crate::abi::{Stat, Statfs, Statx, StatxTimestamp, Timespec, Timeval, Utimbuf};
 use crate::trap::Reply;
@@ -10,7 +12,7 @@ use crate::view::{Events, Mount, VirtualPlace};
 
 use super::context::{CWD, HostFile, Target, check_writable};
 use super::io::not_path_only;
-use super::{Ctx, host, owners};
+use super::{Ctx, host, lease, owners};
 
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH as u32;
 const AT_SYMLINK_NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
@@ -460,6 +462,7 @@ pub async fn truncate(cx: &Ctx) -> Result<Reply, Errno> {
             }
             check_writable(&place)?;
             place.node().permission(cx.cx(), Access::WRITE).await?;
+            lease::wait_for(cx, &place, OpenFlags::WRONLY).await?;
             change(
                 cx,
                 &place,

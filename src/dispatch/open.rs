@@ -11,7 +11,7 @@ use crate::view::{Events, Found, Last, Place, VirtualPlace, WalkFlags};
 use super::context::{HostFile, check_writable, host_file};
 use super::install::{PAGE, install};
 use super::meta::wide_dev;
-use super::{Ctx, fifo, host, owners, procfs, protected};
+use super::{Ctx, fifo, host, lease, owners, procfs, protected};
 
 /// Flags that openat(2) knows; the others are ignored by it and refused by openat2(2).
 const MODE_BITS: u32 = 0o7777;
@@ -205,6 +205,11 @@ async fn existing(
     }
     if flags.writable() || flags.contains(OpenFlags::TRUNC) {
         check_special_writable(&place, kind)?;
+    }
+    let _counted = place.count_open(flags);
+    if place.is_leased() {
+        place.node().permission(cx.cx(), owners::wanted(flags)).await?;
+        lease::wait_for(cx, &place, flags).await?;
     }
     let file = open_node(cx, &place, kind, flags).await?;
     Ok(OpenFile::new(Some(file), place, flags))

@@ -1,12 +1,13 @@
 //! Open file descriptions of virtual files.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
-use fsmodules::api::{Backing, DirEntry, File, FileKind, OpenFlags};
+use fsmodules::api::{Backing, DirEntry, Errno, File, FileKind, OpenFlags};
 
 use crate::rt::Flag;
-use crate::view::{Events, MountUse, VirtualPlace};
+use crate::trap::FileOwner;
+use crate::view::{Events, MountUse, OpenCount, VirtualPlace};
 
 /// What open(2) makes: shared by all descriptors that dup(2), fork(2) or SCM_RIGHTS copied from it.
 pub struct OpenFile {
@@ -28,6 +29,10 @@ pub struct OpenFile {
     pub streams: RefCell<Vec<StreamEnd>>,
     /// The descriptor in the guest is the file itself, not a placeholder: what keeps it in being.
     native: Option<Rc<dyn std::any::Any>>,
+    /// Whom signals go to, once somebody has asked for any.
+    owner: OnceCell<Rc<FileOwner>>,
+    /// As long as it is open, if it is a regular file.
+    pub count: Option<OpenCount>,
     _use: MountUse,
 }
 
@@ -75,6 +80,7 @@ impl OpenFile {
         let id = NEXT.with(|next| next.replace(next.get() + 1));
         let _use = place.mount.use_it();
         OpenFile {
+            count: place.count_open(flags),
             id,
             file,
             place,
@@ -84,14 +90,30 @@ impl OpenFile {
             entries: RefCell::new((0, Vec::new())),
             streams: RefCell::default(),
             native,
+            owner: OnceCell::new(),
             _use,
         }
+    }
+
+    pub fn owner(&self) -> Result<Rc<FileOwner>, Errno> {
+        if self.owner.get().is_none() {
+            // Nobody else has set it in between.
+            let _ = self.owner.set(Rc::new(FileOwner::new()?));
+        }
+        self.owner.get().cloned().ok_or(Errno::ENOMEM)
     }
 
     /// A module's device, by which a program serves something.
     pub fn is_device(&self) -> bool {
         let stream = |file: &Rc<dyn File>| matches!(file.backing(), Backing::Stream);
         self.place.node().kind() == FileKind::CharDevice && self.file.as_ref().is_some_and(stream)
+    }
+
+    /// The flags that programs see. A lease is told of by signals, like `O_ASYNC`.
+    pub fn shown_flags(&self) -> OpenFlags {
+        let leased = self.count.as_ref().is_some_and(OpenCount::has_lease);
+        let asynchronous = if leased { OpenFlags::ASYNC } else { OpenFlags::empty() };
+        self.flags.get() | asynchronous
     }
 
     /// `F_SETFL`: changes the flags that can be changed.

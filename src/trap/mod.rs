@@ -7,6 +7,7 @@ mod filter;
 mod host;
 mod memory;
 mod notify;
+mod owner;
 mod placement;
 mod restart;
 mod spawn;
@@ -16,6 +17,7 @@ mod tracer;
 
 pub use filter::{added_filter, ids_filter, peers_filter};
 pub use memory::{GuestMemory, Memory};
+pub use owner::{F_GETOWN_EX, F_GETSIG, F_SETOWN_EX, F_SETSIG, FileOwner, Happening, Target};
 pub use spawn::{SpawnError, SpawnSpec, be_traced, control_call, exec_path, probe};
 pub use sys::{EndSignal, ignore_background_stops, signal_thread, soft_limit};
 pub use tracer::{Tracer, status_field};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fsmodules::api::Errno;
 
 use super::Tid;
+use super::owner::{F_GETOWN_EX, F_SETOWN_EX, Target};
 use crate::abi::Regs;
 use crate::table::CONTROL_OPTION;
 
@@ -401,6 +402,48 @@ pub fn caught_call(nr: u32, argument: u32) -> Errno {
     // SAFETY: a filter answers, and the kernel does not make the call.
     let result = unsafe { libc::syscall(nr.into(), argument, argument, argument, argument, argument, argument) };
     check(result).err().unwrap_or(Errno::EIO)
+}
+
+/// fcntl(2), of the commands that take a number.
+pub fn fcntl(fd: BorrowedFd<'_>, command: i32, argument: u64) -> Result<i32> {
+    // SAFETY: its callers pass no command that takes a pointer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), command, argument) }.into()).map(|result| result as i32)
+}
+
+/// `F_GETOWN_EX`
+pub fn file_owner(fd: BorrowedFd<'_>) -> Result<Target> {
+    let mut target = Target::default();
+    // SAFETY: `target` is live, and as large as `struct f_owner_ex`.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), F_GETOWN_EX, &raw mut target) }.into())?;
+    Ok(target)
+}
+
+/// `F_SETOWN_EX`
+pub fn set_file_owner(fd: BorrowedFd<'_>, target: Target) -> Result<()> {
+    // SAFETY: `target` is live, and as large as `struct f_owner_ex`.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETOWN_EX, &raw const target) }.into()).map(drop)
+}
+
+/// From here on this thread has a descriptor table of its own, which is empty if the kernel can make it so.
+pub fn leave_descriptors() -> Result<()> {
+    // SAFETY: no pointers; this thread has no descriptor in use.
+    unsafe {
+        let made = libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE);
+        check(made).or_else(|_| check(libc::unshare(libc::CLONE_FILES).into()))
+    }
+    .map(drop)
+}
+
+/// Makes that the descriptor's number, and closes what has it now.
+pub fn move_descriptor(fd: OwnedFd, number: RawFd) -> Result<OwnedFd> {
+    if fd.as_raw_fd() == number {
+        return Ok(fd);
+    }
+    // SAFETY: the table is this thread's own, and no other owner of the number uses it.
+    unsafe {
+        check(libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC).into())?;
+        Ok(OwnedFd::from_raw_fd(number))
+    }
 }
 
 /// What the kernel says of a signal (`siginfo_t`).

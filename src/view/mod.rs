@@ -1,6 +1,7 @@
 //! What the programs of a view see: its mounts, and the walk from a path to a file.
 
 mod dentry;
+mod lease;
 mod mounts;
 mod paths;
 mod pathset;
@@ -10,6 +11,7 @@ mod walk;
 mod watch;
 
 pub use dentry::Dentry;
+pub use lease::{Holder, LeaseKind, Leases, OpenCount};
 pub use mounts::{Mount, MountUse, Mounts, Root};
 pub use walk::{Found, HostRights, Last, ProcLink, ProcLinks, WalkFlags, Walker};
 pub use watch::{Events, Listener, Watch, Watches};

@@ -13,7 +13,7 @@ use fsmodules::api::{Description, Errno, FileSystem, MountFlags, Name, Vnode};
 
 use super::paths::full_path;
 use super::pathset::PathSet;
-use super::{Dentry, HostPlace, Place, VirtualPlace, Watches};
+use super::{Dentry, HostPlace, Leases, Place, VirtualPlace, Watches};
 
 /// What is at a mount's root.
 #[derive(Clone)]
@@ -42,6 +42,7 @@ pub struct Mount {
     expiring: Cell<bool>,
     /// Of the whole view.
     watches: Rc<Watches>,
+    leases: Rc<Leases>,
 }
 
 /// Minor numbers of anonymous devices that the host's own are unlikely to reach.
@@ -83,6 +84,10 @@ impl Mount {
 
     pub fn watches(&self) -> &Rc<Watches> {
         &self.watches
+    }
+
+    pub fn leases(&self) -> &Rc<Leases> {
+        &self.leases
     }
 
     pub fn root(&self) -> &Root {
@@ -205,6 +210,7 @@ impl Point {
 pub struct Mounts {
     base: Rc<Mount>,
     watches: Rc<Watches>,
+    leases: Rc<Leases>,
     all: RefCell<Vec<Rc<Mount>>>,
     /// The topmost mount on each place that has one.
     on: RefCell<HashMap<Point, Rc<Mount>>>,
@@ -232,6 +238,7 @@ impl Mounts {
     /// The host, and nothing else.
     pub fn new() -> Mounts {
         let watches = Rc::new(Watches::default());
+        let leases = Rc::new(Leases::default());
         let base = Rc::new(Mount {
             id: BASE_ID,
             at: RefCell::new(None),
@@ -244,11 +251,13 @@ impl Mounts {
             attached: Cell::new(true),
             expiring: Cell::new(false),
             watches: watches.clone(),
+            leases: leases.clone(),
         });
         Mounts {
             root: RefCell::new(base.root_place()),
             base,
             watches,
+            leases,
             all: RefCell::default(),
             on: RefCell::default(),
             points: RefCell::default(),
@@ -394,6 +403,7 @@ impl Mounts {
             attached: Cell::new(true),
             expiring: Cell::new(false),
             watches: self.watches.clone(),
+            leases: self.leases.clone(),
         })
     }
 

@@ -30,6 +30,8 @@ bitflags::bitflags! {
         const UNMOUNT = 0x2000;
         const Q_OVERFLOW = 0x4000;
         const IGNORED = 0x8000;
+        /// Moved within its directory: of fs/notify, but not of inotify(7).
+        const RENAME = 0x1000_0000;
         const ISDIR = 0x4000_0000;
     }
 }
@@ -238,6 +240,9 @@ impl VirtualPlace {
         }
         let cookie = watches.cookie.get().wrapping_add(1);
         watches.cookie.set(cookie);
+        if self.node().id() == to.node().id() {
+            self.tell_of_name(name, kind, Events::RENAME, 0);
+        }
         self.tell_of_name(name, kind, Events::MOVED_FROM, cookie);
         to.tell_of_name(new_name, kind, Events::MOVED_TO, cookie);
     }

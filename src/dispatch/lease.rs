@@ -1,0 +1,90 @@
+//! Leases (`F_SETLEASE`), and what breaks them.
+
+use std::time::Duration;
+
+use fsmodules::api::{AttrQuery, Caller, Errno, OpenFlags};
+
+use crate::task::OpenFile;
+use crate::trap::{FileOwner, Happening};
+use crate::view::{Holder, LeaseKind, VirtualPlace};
+
+use super::{Ctx, owner, upkeep};
+
+impl Holder for FileOwner {
+    fn broken(&self, descriptor: i32) {
+        self.tell(descriptor, Happening::Message);
+    }
+
+    fn lost(&self) {
+        self.clear();
+    }
+}
+
+/// `F_GETLEASE`
+pub fn get(cx: &Ctx, open: &OpenFile) -> i32 {
+    match open.count.as_ref().and_then(|count| count.lease(cx.hv.now())) {
+        Some(LeaseKind::Read) => libc::F_RDLCK,
+        Some(LeaseKind::Write) => libc::F_WRLCK,
+        None => libc::F_UNLCK,
+    }
+}
+
+/// `F_SETLEASE`
+pub async fn set(cx: &Ctx, open: &OpenFile, descriptor: i32, kind: i32) -> Result<(), Errno> {
+    let kind = match kind {
+        libc::F_RDLCK => Some(LeaseKind::Read),
+        libc::F_WRLCK => Some(LeaseKind::Write),
+        libc::F_UNLCK => None,
+        _ => return Err(Errno::EINVAL),
+    };
+    let query = AttrQuery {
+        cached: true,
+        ..AttrQuery::default()
+    };
+    let attr = open.place.node().attr(cx.cx(), query).await?;
+    if attr.uid != cx.ids().fsuid && !cx.is_root() {
+        return Err(Errno::EACCES);
+    }
+    let count = open.count.as_ref().ok_or(Errno::EINVAL)?;
+    let Some(kind) = kind else {
+        return count.end_lease(cx.hv.now());
+    };
+    if setting("leases-enable") == Some(0) {
+        return Err(Errno::EINVAL);
+    }
+    // Who has a file no more may not have been missed yet.
+    upkeep::close_unused(&cx.hv).await;
+    let holder = open.owner()?;
+    count.set_lease(kind, descriptor, holder.clone(), cx.hv.now())?;
+    owner::own_by_default(cx, &holder)
+}
+
+/// Waits until no lease is in the way of such an open of the file, or fails if it must not wait.
+pub async fn wait_for(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Result<(), Errno> {
+    /// By default, a holder has 45 seconds.
+    const BREAK_TIME: u64 = 45;
+    while place.is_leased() {
+        let now = cx.hv.now();
+        let time = match setting("lease-break-time").unwrap_or(BREAK_TIME) {
+            // For ever.
+            0 => u32::MAX.into(),
+            time => time,
+        };
+        let until = now + Duration::from_secs(time);
+        let Some((changed, ends)) = place.break_leases(flags.writable(), now, until) else {
+            return Ok(());
+        };
+        if flags.contains(OpenFlags::NONBLOCK) {
+            return Err(Errno::EAGAIN);
+        }
+        let change = futures_lite::future::or(changed.raised(), cx.hv.timers.until(ends));
+        cx.until(change).await?;
+    }
+    Ok(())
+}
+
+/// One of the host's, in proc_sys_fs(5).
+pub fn setting(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/sys/fs/{name}")).ok()?;
+    text.trim().parse().ok()
+}
