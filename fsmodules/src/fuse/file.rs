@@ -52,6 +52,10 @@ impl FuseFile {
     pub fn new(node: Rc<Node>, handle: Handle, flags: OpenFlags) -> Result<Rc<FuseFile>, Errno> {
         let keep = handle.open_flags.contains(FopenFlags::KEEP_CACHE);
         handle.keep(node.clone());
+        if handle.open_flags.contains(FopenFlags::PASSTHROUGH) {
+            // The server cannot have got a backing file.
+            return Err(Errno::EIO);
+        }
         let file = Rc::new_cyclic(|me| FuseFile {
             me: me.clone(),
             vnode: node.clone(),

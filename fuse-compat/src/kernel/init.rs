@@ -15,7 +15,8 @@ const MAX_PAGES: u16 = 256;
 const DEFAULT_PAGES: u16 = 32;
 
 /// Everything that is acted on when the server accepts it, or that is a plain statement of fact.
-/// Not offered: ACLs, passthrough, DAX, security contexts, id mappings, io_uring, time limits, RESEND.
+/// Passthrough is refused later, as the kernel does for servers without `CAP_SYS_ADMIN`, which may choose by the offer.
+/// Not offered: ACLs, DAX, security contexts, id mappings, io_uring, time limits, RESEND.
 const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::POSIX_LOCKS)
     .union(InitFlags::ATOMIC_O_TRUNC)
@@ -45,6 +46,7 @@ const OFFERED: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::INIT_EXT)
     .union(InitFlags::HAS_EXPIRE_ONLY)
     .union(InitFlags::DIRECT_IO_ALLOW_MMAP)
+    .union(InitFlags::PASSTHROUGH)
     .union(InitFlags::NO_EXPORT_SUPPORT);
 
 /// What INIT agreed on.

@@ -73,6 +73,7 @@ bitflags::bitflags! {
         const INIT_EXT = 1 << 30;
         const HAS_EXPIRE_ONLY = 1 << 35;
         const DIRECT_IO_ALLOW_MMAP = 1 << 36;
+        const PASSTHROUGH = 1 << 37;
         const NO_EXPORT_SUPPORT = 1 << 38;
         const _ = !0;
     }
@@ -87,6 +88,7 @@ bitflags::bitflags! {
         const STREAM = 16;
         const NOFLUSH = 32;
         const PARALLEL_DIRECT_WRITES = 64;
+        const PASSTHROUGH = 128;
         const _ = !0;
     }
 
