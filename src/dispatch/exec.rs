@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Backing, Errno, FileKind, MapRequest, MountFlags, OpenFlags};
+use fsmodules::api::{Backing, Errno, FileKind, MapRequest, MountFlags, OpenFlags};
 
 use crate::abi::{RawCall, is_restart};
 use crate::task::{Executing, Mm, OpenFile, Task};
@@ -172,11 +172,7 @@ async fn open_virtual(cx: &Ctx, place: &VirtualPlace) -> Result<Opened, Errno> {
     if place.node().kind() != FileKind::Regular || place.mount.flags().contains(MountFlags::NOEXEC) {
         return Err(Errno::EACCES);
     }
-    let _counted = place.count_open(OpenFlags::EXEC);
-    if place.is_leased() {
-        place.node().permission(cx.cx(), Access::EXECUTE).await?;
-        lease::wait_for(cx, place, OpenFlags::EXEC).await?;
-    }
+    let _opening = lease::opening(cx, place, OpenFlags::EXEC).await?;
     let file = place.node().clone().open(cx.cx(), OpenFlags::EXEC).await?;
     place.happened(Events::OPEN);
     let open = OpenFile::new(Some(file.clone()), place.clone(), OpenFlags::EXEC);

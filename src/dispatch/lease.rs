@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use fsmodules::api::{AttrQuery, Caller, Errno, OpenFlags};
+use fsmodules::api::{Access, AttrQuery, Caller, Errno, OpenFlags};
 
 use crate::task::OpenFile;
 use crate::trap::{FileOwner, Happening};
-use crate::view::{Holder, LeaseKind, VirtualPlace};
+use crate::view::{Holder, LeaseKind, OpenCount, VirtualPlace};
 
-use super::{Ctx, owner, upkeep};
+use super::{Ctx, owner, owners, upkeep};
 
 impl Holder for FileOwner {
     fn broken(&self, descriptor: i32) {
@@ -59,11 +59,25 @@ pub async fn set(cx: &Ctx, open: &OpenFile, descriptor: i32, kind: i32) -> Resul
     owner::own_by_default(cx, &holder)
 }
 
-/// Waits until no lease is in the way of such an open of the file, or fails if it must not wait.
-pub async fn wait_for(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Result<(), Errno> {
-    /// By default, a holder has 45 seconds.
+/// The file is about to be opened, and counts as open until the result is dropped. Waits until no lease is in the way of
+/// that, or fails if it must not wait.
+pub async fn opening(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Result<Option<OpenCount>, Errno> {
+    let count = place.count_open(flags);
+    if place.is_leased() {
+        let mask = match flags.contains(OpenFlags::EXEC) {
+            true => Access::EXECUTE,
+            false => owners::wanted(flags),
+        };
+        place.node().permission(cx.cx(), mask).await?;
+        wait(cx, place, flags).await?;
+    }
+    Ok(count)
+}
+
+async fn wait(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Result<(), Errno> {
+    /// How long a holder has, where the host does not say.
     const BREAK_TIME: u64 = 45;
-    while place.is_leased() {
+    loop {
         let now = cx.hv.now();
         let time = match setting("lease-break-time").unwrap_or(BREAK_TIME) {
             // For ever.
@@ -80,7 +94,6 @@ pub async fn wait_for(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Resul
         let change = futures_lite::future::or(changed.raised(), cx.hv.timers.until(ends));
         cx.until(change).await?;
     }
-    Ok(())
 }
 
 /// One of the host's, in proc_sys_fs(5).

@@ -462,7 +462,7 @@ pub async fn truncate(cx: &Ctx) -> Result<Reply, Errno> {
             }
             check_writable(&place)?;
             place.node().permission(cx.cx(), Access::WRITE).await?;
-            lease::wait_for(cx, &place, OpenFlags::WRONLY).await?;
+            let _opening = lease::opening(cx, &place, OpenFlags::WRONLY).await?;
             change(
                 cx,
                 &place,

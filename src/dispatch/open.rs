@@ -206,11 +206,7 @@ async fn existing(
     if flags.writable() || flags.contains(OpenFlags::TRUNC) {
         check_special_writable(&place, kind)?;
     }
-    let _counted = place.count_open(flags);
-    if place.is_leased() {
-        place.node().permission(cx.cx(), owners::wanted(flags)).await?;
-        lease::wait_for(cx, &place, flags).await?;
-    }
+    let _opening = lease::opening(cx, &place, flags).await?;
     let file = open_node(cx, &place, kind, flags).await?;
     Ok(OpenFile::new(Some(file), place, flags))
 }

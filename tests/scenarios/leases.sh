@@ -142,7 +142,8 @@ open("p", "w").write("#!/bin/sh\necho run\n"); os.chmod("p", 0o755)
 fd = os.open("p", os.O_RDWR)
 def ready():
     return fcntl.fcntl(fd, SETSIG, RT), setlease(fd, WR)
-print(ready()); other = Other(os.open, "p", os.O_RDONLY); print(waited([RT], fd), other.is_waiting(), lease(fd), setlease(fd, UN), other.end(), ready())
+print(ready()); other = Other(os.truncate, "p", 100); print(waited([RT], fd), other.is_waiting(), setlease(fd, RD), setlease(fd, UN), other.end(), os.truncate(fd, 19), ready())
+other = Other(os.open, "p", os.O_RDONLY); print(waited([RT], fd), other.is_waiting(), lease(fd), setlease(fd, UN), other.end(), ready())
 other = Other(os.open, "p", os.O_WRONLY); print(waited([RT], fd), other.is_waiting(), lease(fd), setlease(fd, RD), lease(fd), other.is_waiting(), setlease(fd, UN), other.end(), ready())
 reader, writer = Other(os.open, "p", os.O_RDONLY), None
 print(waited([RT], fd), lease(fd)); writer = Other(os.open, "p", os.O_WRONLY); print(waited([RT], fd), lease(fd), setlease(fd, UN), reader.end(), writer.end(), ready())
