@@ -10,7 +10,7 @@ use crate::trap::{FileOwner, Happening};
 use crate::view::{Events, Listener, Watch};
 
 use super::lease::setting;
-use super::{Ctx, owner};
+use super::{Ctx, signals};
 
 const DN_MULTISHOT: u32 = 0x8000_0000;
 
@@ -83,7 +83,7 @@ pub fn notify(cx: &Ctx, open: &OpenFile, descriptor: i32, wanted: u32) -> Result
         return Err(Errno::ENOTDIR);
     }
     let owner = open.owner()?;
-    owner::own_by_default(cx, &owner)?;
+    signals::own_by_default(cx, &owner)?;
     let meant = MEANINGS.iter().filter(|(bit, _)| wanted & bit != 0);
     let events = meant.fold(Events::empty(), |all, (_, events)| all | *events);
     let once = wanted & DN_MULTISHOT == 0;

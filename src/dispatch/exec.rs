@@ -155,16 +155,16 @@ async fn open(cx: &Ctx, program: &Program, path: &[u8]) -> Result<Option<Opened>
 fn host_header(path: &[u8]) -> Option<Vec<u8>> {
     use std::io::Read;
     use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::OpenOptionsExt;
     let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
     if !std::fs::metadata(path).ok()?.is_file() {
         return None;
     }
     let mut header = Vec::new();
-    std::fs::File::open(path)
-        .ok()?
-        .take(HEADER as u64)
-        .read_to_end(&mut header)
-        .ok()?;
+    // Does not wait until somebody gives up a lease.
+    let mut how = std::fs::File::options();
+    how.read(true).custom_flags(libc::O_NONBLOCK);
+    how.open(path).ok()?.take(HEADER as u64).read_to_end(&mut header).ok()?;
     Some(header)
 }
 

@@ -6,7 +6,7 @@ use crate::task::{FdEntry, Files, OpenFile};
 use crate::trap::{F_GETOWN_EX, F_GETSIG, F_SETOWN_EX, F_SETSIG, Reply};
 
 use super::install::{catch_low, dup_seen, hand_over, settle};
-use super::{Ctx, dnotify, inotify, lease, lock, owner};
+use super::{Ctx, dnotify, inotify, lease, lock, signals};
 
 /// fcntl(2) commands that the libc crate does not name.
 const F_DUPFD_QUERY: i32 = 1027;
@@ -166,7 +166,7 @@ pub async fn fcntl(cx: &Ctx) -> Result<Reply, Errno> {
             lock::fcntl_lock(cx, &file, command).await
         }
         libc::F_GETOWN | libc::F_SETOWN | F_GETSIG | F_SETSIG | F_GETOWN_EX | F_SETOWN_EX => {
-            owner::fcntl(cx, &file, command)
+            signals::fcntl(cx, &file, command)
         }
         // The kernel's own, kept for the inode of the placeholder.
         F_GET_RW_HINT | F_SET_RW_HINT => Ok(Reply::Passthrough),

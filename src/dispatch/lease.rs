@@ -8,7 +8,7 @@ use crate::task::OpenFile;
 use crate::trap::{FileOwner, Happening};
 use crate::view::{Holder, LeaseKind, OpenCount, VirtualPlace};
 
-use super::{Ctx, owner, owners, upkeep};
+use super::{Ctx, owners, signals, upkeep};
 
 impl Holder for FileOwner {
     fn broken(&self, descriptor: i32) {
@@ -56,7 +56,7 @@ pub async fn set(cx: &Ctx, open: &OpenFile, descriptor: i32, kind: i32) -> Resul
     upkeep::close_unused(&cx.hv).await;
     let holder = open.owner()?;
     count.set_lease(kind, descriptor, holder.clone(), cx.hv.now())?;
-    owner::own_by_default(cx, &holder)
+    signals::own_by_default(cx, &holder)
 }
 
 /// The file is about to be opened, and counts as open until the result is dropped. Waits until no lease is in the way of

@@ -106,6 +106,7 @@ const FCNTL: &[(u64, &str)] = named![
     F_OFD_SETLKW,
     F_SETLEASE,
     F_GETLEASE,
+    F_NOTIFY,
     F_DUPFD_CLOEXEC,
     F_SETPIPE_SZ,
     F_GETPIPE_SZ,

@@ -1,4 +1,4 @@
-//! Who wants to hear of what happens to virtual files: the events of inotify(7).
+//! Who wants to hear of what happens to virtual files: the events of inotify(7), and of dnotify.
 //!
 //! An event concerns a file and, with its name, the directory that it is in, as in the kernel's `fsnotify` (fs/notify).
 //! What programs of the view do is told; what a server does by itself is not, as on a mount of the kernel.
