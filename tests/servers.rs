@@ -68,6 +68,7 @@ scripts![
     backing,
     balance,
     death,
+    ends,
     errors,
     fresh,
     handles,

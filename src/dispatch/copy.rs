@@ -17,7 +17,7 @@ use crate::trap::{GuestMemory, Reply};
 use crate::view::Events;
 
 use super::install::PAGE;
-use super::io::served;
+use super::io::{known_size, served};
 use super::{Ctx, inotify};
 
 /// At most this much at once; a device's message goes in one piece, so it is larger than any.
@@ -456,11 +456,12 @@ pub async fn copy_file_range(cx: &Ctx) -> Result<Reply, Errno> {
         Some(at) => *at,
         None => *target.pos.lock().await,
     };
-    if source.place.node().id() == target.place.node().id() {
-        len = len.min(file.end(cx.cx()).await?.saturating_sub(start));
-        if start < end.saturating_add(len) && end < start.saturating_add(len) {
-            return Err(Errno::EINVAL);
-        }
+    len = len.min(known_size(cx, source).await?.saturating_sub(start));
+    if source.place.node().id() == target.place.node().id()
+        && start < end.saturating_add(len)
+        && end < start.saturating_add(len)
+    {
+        return Err(Errno::EINVAL);
     }
     if len == 0 {
         return Ok(Reply::Return(0));

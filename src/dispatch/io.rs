@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use fsmodules::api::{Errno, File, FileKind, OpenFlags, SetAttr};
+use fsmodules::api::{AttrQuery, Errno, File, FileKind, OpenFlags, SetAttr};
 
 use zerocopy::FromBytes;
 
@@ -33,6 +33,15 @@ const RWF_SERVED: u32 = 1 | RWF_DSYNC | RWF_SYNC | RWF_APPEND | RWF_NOAPPEND | R
 /// The file behind a descriptor; `EBADF` for `O_PATH`.
 pub fn served(open: &OpenFile) -> Result<Rc<dyn File>, Errno> {
     open.file.clone().ok_or(Errno::EBADF)
+}
+
+/// What is known of a file's size, without asking for it (`i_size_read`).
+pub async fn known_size(cx: &Ctx, open: &OpenFile) -> Result<u64, Errno> {
+    let query = AttrQuery {
+        cached: true,
+        ..AttrQuery::default()
+    };
+    Ok(open.place.node().attr(cx.cx(), query).await?.size)
 }
 
 /// `EBADF` for `O_PATH`.

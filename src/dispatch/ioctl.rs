@@ -8,7 +8,7 @@ use fsmodules::api::{AttrQuery, Errno, File, FileKind, IoctlCall, OpenFlags};
 use crate::task::OpenFile;
 use crate::trap::Reply;
 
-use super::io::served;
+use super::io::{known_size, served};
 use super::{Ctx, inotify};
 
 const FIBMAP: u32 = 1;
@@ -61,7 +61,7 @@ pub async fn ioctl(cx: &Ctx) -> Result<Reply, Errno> {
                 Some(instance) => instance.waiting() as u64,
                 None => {
                     let pos = *open.pos.lock().await;
-                    file.end(cx.cx()).await?.saturating_sub(pos)
+                    known_size(cx, &open).await?.saturating_sub(pos)
                 }
             };
             cx.write_value(arg, &(left.min(i32::MAX as u64) as i32))?;

@@ -7,7 +7,7 @@ use crate::task::OpenFile;
 use crate::trap::Reply;
 
 use super::Ctx;
-use super::io::served;
+use super::io::{known_size, served};
 
 pub async fn flock(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
@@ -59,7 +59,7 @@ pub async fn fcntl_lock(cx: &Ctx, open: &OpenFile, command: i32) -> Result<Reply
     let base = match i32::from(asked.l_whence) {
         libc::SEEK_SET => 0,
         libc::SEEK_CUR => *open.pos.lock().await as i64,
-        libc::SEEK_END if open.place.node().kind() == FileKind::Regular => file.end(cx.cx()).await? as i64,
+        libc::SEEK_END if open.place.node().kind() == FileKind::Regular => known_size(cx, open).await? as i64,
         _ => return Err(Errno::EINVAL),
     };
     let range = range(base, asked.l_start, asked.l_len)?;

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use fuse_compat::kernel::{Calls, Handle, LockCall};
-use fuse_compat::wire::abi::{FileLock, FopenFlags, InitFlags};
+use fuse_compat::wire::abi::{FileLock, FopenFlags, InitFlags, Opcode};
 
 use super::background::Background;
 use super::content::{Content, PAGE};
@@ -275,6 +275,9 @@ impl FuseFile {
         if !Rc::ptr_eq(&self.node.fs, &to.node.fs) {
             return Err(Errno::EXDEV);
         }
+        if self.node.fs.connection.lacks(Opcode::COPY_FILE_RANGE) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         // Who maps the target must see the change at once: it goes through the page cache.
         if to.node.content().is_some_and(|content| content.is_mapped()) {
             return Err(Errno::EOPNOTSUPP);
@@ -427,12 +430,7 @@ impl File for FuseFile {
     }
 
     fn end<'a>(&'a self, cx: Cx<'a>) -> Op<'a, u64> {
-        Box::pin(async move {
-            match self.node.owns_size() {
-                true => Ok(self.node.valid(cx.caller, Some(self.fh())).await?.size),
-                false => Ok(self.node.refresh(cx.caller, Some(self.fh())).await?.size),
-            }
-        })
+        Box::pin(async move { Ok(self.node.valid(cx.caller, Some(self.fh())).await?.size) })
     }
 
     fn seek_data<'a>(&'a self, cx: Cx<'a>, from: u64, hole: bool) -> Op<'a, u64> {
