@@ -20,24 +20,24 @@ fn source(name: &str) -> String {
     std::fs::read_to_string(script(name)).unwrap()
 }
 
-fn in_view(name: &str) -> Output {
+fn in_view(name: &str, options: &str) -> Output {
     let work = Work::new();
     let run = format!(
-        "vumount -t fuse umvu-memfs memory mnt && cd mnt && exec sh -c '{}'",
+        "vumount -t fuse -o {options} umvu-memfs memory mnt && cd mnt && exec sh -c '{}'",
         source(name).replace('\'', "'\\''")
     );
     work.sh(&run)
 }
 
 /// `None` where the kernel's FUSE cannot be used.
-fn on_kernel(name: &str) -> Option<Output> {
+fn on_kernel(name: &str, options: &str) -> Option<Output> {
     if !has_kernel_fuse(name) {
         return None;
     }
     let work = Work::new();
     let mut server = work
         .as_tester("umvu-memfs")
-        .args(["-o", "allow_other", "memory", "mnt"])
+        .args(["-o", "allow_other", "-o", options, "memory", "mnt"])
         .spawn()
         .expect("umvu-memfs starts");
     wait_until(|| is_mountpoint(&work.mountpoint()));
@@ -69,28 +69,44 @@ fn wait_until(condition: impl Fn() -> bool) {
     }
 }
 
+/// Servers write at once, or when the cache is written back.
+const OPTIONS: [&str; 2] = ["rw", "writeback"];
+
 fn compare(name: &str) {
-    let view = in_view(name);
-    assert!(!stdout(&view).is_empty(), "{name} prints nothing");
-    if let Some(kernel) = on_kernel(name) {
-        assert_same(&view, &kernel);
+    for options in OPTIONS {
+        let view = in_view(name, options);
+        assert!(!stdout(&view).is_empty(), "{name} prints nothing");
+        if let Some(kernel) = on_kernel(name, options) {
+            assert_same(&view, &kernel);
+        }
     }
 }
 
 /// Random operations have the same results on a mount as in an ordinary directory.
-#[test]
-fn model() {
+fn model(options: &str) {
     let work = Work::new();
     let program = include_str!("../fixtures/model.py");
     std::fs::write(work.path().join("model.py"), program).unwrap();
-    let run =
-        "mkdir plain && vumount -t fuse umvu-memfs memory mnt && python3 model.py -n 4000 -s 7 mnt \"$PWD/plain\"";
-    let output = work.sh(run);
+    let run = format!(
+        "mkdir plain && vumount -t fuse -o {options} umvu-memfs memory mnt && \
+         python3 model.py -n 4000 -s 7 mnt \"$PWD/plain\""
+    );
+    let output = work.sh(&run);
     assert!(
         stdout(&output).starts_with("ok 4000 operations"),
         "{}",
         text(&output.stderr)
     );
+}
+
+#[test]
+fn model_of_writing_at_once() {
+    model(OPTIONS[0]);
+}
+
+#[test]
+fn model_of_writing_back() {
+    model(OPTIONS[1]);
 }
 
 macro_rules! scenarios {

@@ -16,6 +16,7 @@ use fuse_compat::kernel::{Client, Handle};
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, ftruncate, memfd_create, seek};
 use rustix::io::{pread, pwrite};
 
+use super::background::Background;
 use super::failure::Failure;
 use super::node::Node;
 use super::rangeset::RangeSet;
@@ -51,6 +52,8 @@ pub struct Content {
     pub(super) dirty: RefCell<RangeSet>,
     /// Open files through which to write back: any that is left will do.
     pub(super) writers: RefCell<Vec<Weak<Handle>>>,
+    /// Who has changed it last, or may change what is mapped.
+    pub(super) changed_by: Cell<Background>,
     /// Somebody waits for it to be old enough to be written back.
     pub(super) expires: Cell<bool>,
     /// Held by who writes back.
@@ -114,6 +117,7 @@ impl Content {
             shared: RefCell::default(),
             dirty: RefCell::default(),
             writers: RefCell::default(),
+            changed_by: Cell::new(Background::NOBODY),
             expires: Cell::new(false),
             writing_back: Mutex::new(()),
             failure: Failure::default(),

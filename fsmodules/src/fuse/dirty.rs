@@ -46,8 +46,9 @@ impl Content {
         }
     }
 
+    /// The one that was opened last, as on Linux.
     pub fn writer(&self) -> Option<Rc<Handle>> {
-        self.writers.borrow().iter().find_map(Weak::upgrade)
+        self.writers.borrow().iter().rev().find_map(Weak::upgrade)
     }
 
     /// The next page that a write would change in part only, and that is neither known nor beyond the end.
@@ -90,8 +91,9 @@ impl Content {
     // Shared mappings.
 
     /// Somebody maps a valid range so that changes reach the file.
-    pub fn share(&self, range: Range<u64>, writer: &Rc<Handle>) -> Result<(), Errno> {
+    pub fn share(&self, range: Range<u64>, writer: &Rc<Handle>, by: Background) -> Result<(), Errno> {
         self.add_writer(writer);
+        self.changed_by.set(by);
         if self.shared.borrow().is_none() {
             let copy = memfd_create("fuse-copy", MemfdFlags::CLOEXEC).map_err(errno)?;
             ftruncate(&copy, self.len.get()).map_err(errno)?;
@@ -232,7 +234,7 @@ impl Node {
                     if let (Some(content), Some(node)) = (content.upgrade(), node.upgrade()) {
                         content.expires.set(false);
                         // Who asks next hears of errors.
-                        let _ = node.write_back().await;
+                        let _ = node.write_back(&content.changed_by.get()).await;
                     }
                 }));
             }

@@ -111,7 +111,7 @@ impl FuseFile {
     // Reading.
 
     async fn read_direct(&self, cx: Cx<'_>, at: u64, len: usize) -> Result<Chunks, Errno> {
-        self.node.settle().await?;
+        self.node.settle(cx.caller).await?;
         let (mut chunks, mut done) = (Chunks::new(), 0);
         let owner = Some(lock_owner(cx.caller.files_id()));
         while done < len {
@@ -220,7 +220,7 @@ impl FuseFile {
         if let Some(content) = self.content.get() {
             content.failure.since(&self.failures)?;
         }
-        self.node.write_times().await?;
+        self.node.write_times(cx.caller).await?;
         self.node.calls(cx).fsync(&self.handle, data_only).await
     }
 
@@ -254,7 +254,7 @@ impl FuseFile {
             self.node.may_grow_to(cx, end)?;
         }
         if mode & (PUNCH_HOLE | ZERO_RANGE) != 0 {
-            self.node.settle().await?;
+            self.node.settle(cx.caller).await?;
         }
         self.node.before_write(cx).await?;
         self.node.touch();
@@ -282,9 +282,9 @@ impl FuseFile {
         if to.node.content().is_some_and(|content| content.is_mapped()) {
             return Err(Errno::EOPNOTSUPP);
         }
-        self.node.settle().await?;
+        self.node.settle(cx.caller).await?;
         let _alone = to.node.write_lock.lock().await;
-        to.node.settle().await?;
+        to.node.settle(cx.caller).await?;
         to.node.before_write(cx).await?;
         to.node.touch();
         let copied = self
@@ -309,7 +309,7 @@ impl FuseFile {
         }
         let pages = self.pages()?;
         if self.is_direct() {
-            self.node.settle().await?;
+            self.node.settle(cx.caller).await?;
             pages.invalidate(request.offset..request.offset.saturating_add(request.len));
         }
         pages.pin();
@@ -318,7 +318,7 @@ impl FuseFile {
             .load_to_map(&self.node, cx.caller, &self.handle, range.clone())
             .await?;
         if writes {
-            pages.share(range, &self.handle)?;
+            pages.share(range, &self.handle, Background::of(cx.caller))?;
         }
         Ok(())
     }
@@ -341,7 +341,7 @@ impl FuseFile {
 
     async fn close_one(&self, cx: Cx<'_>) -> Result<(), Errno> {
         let written = match self.flags.get().writable() || self.node.owns_size() {
-            true => self.node.settle().await,
+            true => self.node.settle(cx.caller).await,
             false => Ok(()),
         };
         let files = cx.caller.files_id();
@@ -527,11 +527,11 @@ impl Drop for FuseFile {
         }
         let (node, handle) = (self.node.clone(), self.handle.clone());
         let keep = self.has(FopenFlags::KEEP_CACHE);
-        match self.content.get() {
+        match self.content.get().cloned() {
             // Until its mapped changes are written, the file counts as open.
             Some(content) if content.is_changed(&node) => self.node.fs.host.spawn(Box::pin(async move {
                 // Nobody is left who could be told.
-                let _ = node.write_back().await;
+                let _ = node.write_back(&content.changed_by.get()).await;
                 node.closed(keep);
                 drop(handle);
             })),

@@ -236,11 +236,11 @@ impl FileSystem for FuseFs {
         self.connection.abort();
     }
 
-    fn sync<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, ()> {
-        Box::pin(async {
+    fn sync<'a>(&'a self, cx: Cx<'a>) -> Op<'a, ()> {
+        Box::pin(async move {
             let mut result = Ok(());
             for node in self.nodes() {
-                result = result.and(node.write_back().await);
+                result = result.and(node.write_back(cx.caller).await);
             }
             result
         })

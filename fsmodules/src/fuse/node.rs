@@ -461,15 +461,15 @@ impl Node {
     }
 
     /// Writes back data and times.
-    pub async fn write_back(&self) -> Result<(), Errno> {
+    pub async fn write_back(&self, client: &dyn Client) -> Result<(), Errno> {
         let written = self.write_back_data().await;
-        written.and(self.write_times().await)
+        written.and(self.write_times(client).await)
     }
 
     /// Writes back data and times for who is to hear of earlier failures, too (`write_inode_now`).
-    pub async fn settle(&self) -> Result<(), Errno> {
+    pub async fn settle(&self, client: &dyn Client) -> Result<(), Errno> {
         let _ = self.write_back_data().await;
-        let stamped = self.write_times().await;
+        let stamped = self.write_times(client).await;
         let failed = self.content().map_or(Ok(()), |content| content.failure.tell());
         stamped.and(failed)
     }

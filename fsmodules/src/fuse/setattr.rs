@@ -146,7 +146,7 @@ impl Node {
         let explicit = |time: &Option<SetTime>| matches!(time, Some(SetTime::At(_)));
         let others = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
         if self.owns_size() && (others || explicit(&change.atime) || explicit(&change.mtime)) {
-            self.settle().await?;
+            self.settle(cx.caller).await?;
         }
         let mut set = SetattrIn::default();
         let mut valid = SetattrValid::empty();

@@ -1,10 +1,10 @@
 //! With the write-back cache, a file's size and times of change are known here before its server knows
 //! (`fs/fuse/inode.c`, `fuse_get_cache_mask`; `fs/fuse/dir.c`, `fuse_flush_times`).
 
+use fuse_compat::kernel::Client;
 use fuse_compat::wire::abi::{Attr, InitFlags, SetattrIn, SetattrValid};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::background::Background;
 use super::node::Node;
 use crate::api::{Errno, FileKind};
 
@@ -51,7 +51,7 @@ impl Node {
     }
 
     /// What is known about it has been changed, but not its data: the server hears of that at once.
-    pub async fn touch_ctime(&self) {
+    pub async fn touch_ctime(&self, client: &dyn Client) {
         if !self.owns_size() {
             return self.expire();
         }
@@ -59,7 +59,7 @@ impl Node {
         (attr.ctime, attr.ctimensec) = now();
         self.set_known(attr);
         self.times_dirty.set(true);
-        if let (Err(errno), Some(content)) = (self.write_times().await, self.content()) {
+        if let (Err(errno), Some(content)) = (self.write_times(client).await, self.content()) {
             content.failure.set(errno);
         }
     }
@@ -80,7 +80,7 @@ impl Node {
     }
 
     /// Tells the server the times, if it does not know them.
-    pub async fn write_times(&self) -> Result<(), Errno> {
+    pub async fn write_times(&self, client: &dyn Client) -> Result<(), Errno> {
         if !self.times_dirty.replace(false) {
             return Ok(());
         }
@@ -100,7 +100,7 @@ impl Node {
             set.fh = writer.fh;
         }
         set.valid = valid.bits();
-        let calls = self.fs.connection.by(&Background::NOBODY);
+        let calls = self.fs.connection.by(client);
         calls.setattr(self.nodeid(), set).await.map(drop)
     }
 }

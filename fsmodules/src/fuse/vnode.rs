@@ -246,16 +246,16 @@ impl Node {
     }
 
     /// A name of this directory has been removed.
-    async fn lost_name(&self, name: &Name) {
+    async fn lost_name(&self, cx: Cx<'_>, name: &Name) {
         self.expire();
         if let Some(victim) = self.forget_name(name) {
-            victim.lose_name().await;
+            victim.lose_name(cx).await;
         }
     }
 
-    async fn lose_name(&self) {
+    async fn lose_name(&self, cx: Cx<'_>) {
         self.unlinked();
-        self.touch_ctime().await;
+        self.touch_ctime(cx.caller).await;
         if self.known().nlink == 0 {
             self.fs.keep_no_longer(self);
         }
@@ -272,7 +272,7 @@ impl Node {
             false => calls.unlink(self.nodeid(), name.as_bytes()).await,
         };
         match removed {
-            Ok(()) => self.lost_name(name).await,
+            Ok(()) => self.lost_name(cx, name).await,
             Err(Errno::EINTR | Errno::ENOENT) => drop(self.forget_name(name)),
             Err(_) => {}
         }
@@ -331,7 +331,7 @@ impl Node {
             .await;
         match renamed {
             Ok(()) => {
-                self.renamed(name, to_dir, to, flags.contains(RenameFlags::EXCHANGE))
+                self.renamed(cx, name, to_dir, to, flags.contains(RenameFlags::EXCHANGE))
                     .await
             }
             Err(Errno::EINTR | Errno::ENOENT) => {
@@ -343,22 +343,22 @@ impl Node {
         renamed
     }
 
-    async fn renamed(&self, name: &Name, to_dir: &Node, to: &Name, exchange: bool) {
+    async fn renamed(&self, cx: Cx<'_>, name: &Name, to_dir: &Node, to: &Name, exchange: bool) {
         self.expire();
         to_dir.expire();
         let (moved, other) = (self.take_name(name), to_dir.take_name(to));
         if let Some((child, expires)) = moved {
             to_dir.remember(to, child.clone(), expires);
             if let Some(child) = child {
-                child.touch_ctime().await;
+                child.touch_ctime(cx.caller).await;
             }
         }
         match other {
             Some((Some(child), expires)) if exchange => {
                 self.remember(name, Some(child.clone()), expires);
-                child.touch_ctime().await;
+                child.touch_ctime(cx.caller).await;
             }
-            Some((Some(victim), _)) => victim.lose_name().await,
+            Some((Some(victim), _)) => victim.lose_name(cx).await,
             _ => {}
         }
     }
@@ -378,7 +378,7 @@ impl Node {
         }
         self.made(name, entry, version)?;
         if target.owns_size() {
-            target.touch_ctime().await;
+            target.touch_ctime(cx.caller).await;
         }
         Ok(())
     }
@@ -601,7 +601,7 @@ impl Vnode for Node {
             self.calls(cx)
                 .setxattr(self.nodeid(), name.as_bytes(), value, flags.bits())
                 .await?;
-            self.touch_ctime().await;
+            self.touch_ctime(cx.caller).await;
             Ok(())
         })
     }
@@ -609,7 +609,7 @@ impl Vnode for Node {
     fn removexattr<'a>(&'a self, cx: Cx<'a>, name: &'a Name) -> Op<'a, ()> {
         Box::pin(async move {
             self.calls(cx).removexattr(self.nodeid(), name.as_bytes()).await?;
-            self.touch_ctime().await;
+            self.touch_ctime(cx.caller).await;
             Ok(())
         })
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use fuse_compat::wire::abi::{FopenFlags, InitFlags, WRITE_KILL_SUIDGID};
 
+use super::background::Background;
 use super::content::PAGE;
 use super::file::FuseFile;
 use super::setattr::lock_owner;
@@ -67,6 +68,7 @@ impl FuseFile {
         }
         let size = self.node.known().size.max(end);
         content.write_later(at, &data, size)?;
+        content.changed_by.set(Background::of(cx.caller));
         self.node.wrote_until(size);
         self.node.balance(content).await;
         Ok(data.len())
@@ -75,7 +77,7 @@ impl FuseFile {
     async fn write_through(&self, cx: Cx<'_>, at: u64, data: Bytes) -> Result<usize, Errno> {
         let direct = self.is_direct();
         if direct {
-            self.node.settle().await?;
+            self.node.settle(cx.caller).await?;
         }
         let most = self.node.fs.connection.max_write() as usize;
         let owner = direct.then(|| lock_owner(cx.caller.files_id()));
