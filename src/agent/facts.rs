@@ -25,6 +25,19 @@ pub const PRIME: u32 = 0x0100_0193;
 pub const BELOW_BASIS: u32 = 0x9747_b28c;
 pub const HASH_SHIFT: u32 = 32 - (NAMES_LEN as u32 * 8).ilog2();
 
+/// The files below /proc that the view writes itself, and what leads to one; those with numbers for names are besides.
+pub const PROC_FILES: [&[u8]; 7] = [
+    b"mounts",
+    b"mountinfo",
+    b"mountstats",
+    b"mtab",
+    b"filesystems",
+    b"maps",
+    b"status",
+];
+/// The links there that may lead to something virtual, besides those with numbers for names.
+pub const PROC_LINKS: [&[u8]; 3] = [b"cwd", b"exe", b"root"];
+
 /// The names by which a path may enter something virtual: a set of hashes (a Bloom filter with one hash function).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Names([u8; NAMES_LEN]);
@@ -33,28 +46,11 @@ impl Default for Names {
     /// What is served below /proc and /dev.
     fn default() -> Names {
         const FROM_ANYWHERE: [&[u8]; 2] = [b"proc", b"dev"];
-        const IN_THERE: [&[u8]; 17] = [
-            b"self",
-            b"thread-self",
-            b"task",
-            b"fd",
-            b"cwd",
-            b"exe",
-            b"root",
-            b"maps",
-            b"status",
-            b"mounts",
-            b"mountinfo",
-            b"mountstats",
-            b"mtab",
-            b"filesystems",
-            b"stdin",
-            b"stdout",
-            b"stderr",
-        ];
+        const ON_THE_WAY: [&[u8]; 7] = [b"self", b"thread-self", b"task", b"fd", b"stdin", b"stdout", b"stderr"];
         let mut names = Names([0; NAMES_LEN]);
         FROM_ANYWHERE.iter().for_each(|name| names.insert(name));
-        IN_THERE.iter().for_each(|name| names.set(hash(BELOW_BASIS, name)));
+        let in_there = ON_THE_WAY.iter().chain(&PROC_FILES).chain(&PROC_LINKS);
+        in_there.for_each(|name| names.set(hash(BELOW_BASIS, name)));
         names
     }
 }

@@ -14,7 +14,7 @@ mod library;
 mod rollback;
 mod site;
 
-pub use facts::{Facts, Knows, Names};
+pub use facts::{Facts, Knows, Names, PROC_FILES, PROC_LINKS};
 pub use image::{FACTS, LEN, image, is_agent};
 pub use library::CLibrary;
 pub use rollback::rollback;

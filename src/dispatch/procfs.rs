@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use fsmodules::api::{Errno, OpenFlags};
 
+use crate::agent::{PROC_FILES, PROC_LINKS};
 use crate::hypervisor::Hypervisor;
 use crate::task::Task;
 use crate::trap::{Reply, Tid};
@@ -16,13 +17,14 @@ use super::{Ctx, fdinfo, host, inotify};
 
 /// A quick look at a path: could it name one of the files below, or lead through one of the links?
 pub fn may_matter(path: &[u8]) -> bool {
-    const FILES: [&[u8]; 5] = [b"mounts", b"mountinfo", b"mountstats", b"mtab", b"filesystems"];
-    const LINKS: [&[u8]; 3] = [b"cwd", b"exe", b"root"];
     if own_fd(path).is_some() {
         return false;
     }
     let last = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
-    FILES.contains(&last) || LINKS.contains(&last) || path.starts_with(b"/proc/") || path.starts_with(b"/dev/fd/")
+    PROC_FILES.contains(&last)
+        || PROC_LINKS.contains(&last)
+        || path.starts_with(b"/proc/")
+        || path.starts_with(b"/dev/fd/")
 }
 
 /// The descriptor, if the path is `/proc/self/fd/N`.
