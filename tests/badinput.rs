@@ -4,7 +4,7 @@ mod common;
 
 use std::process::Output;
 
-use common::{Work, stdout, text};
+use common::{Work, stdout, text, unique};
 
 /// Runs the words after its first argument under a seccomp filter that answers the calls of these numbers with EPERM, as
 /// a host with a strict security profile does.
@@ -179,10 +179,11 @@ fn the_second_of_two_mounts_fails() {
 #[test]
 fn views_do_not_nest() {
     let work = Work::new();
+    let outer = unique("outer");
     refused(
-        &work.umvu(&["--name", "outer", "umvu", "true"]),
+        &work.umvu(&["--name", &outer, "umvu", "true"]),
         125,
-        "this is view outer already",
+        &format!("this is view {outer} already"),
     );
 }
 

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Running, Work, stdout, text};
+use common::{Running, Work, stdout, text, unique};
 
 fn stderr_lines(output: &std::process::Output) -> Vec<String> {
     text(&output.stderr).lines().map(str::to_owned).collect()
@@ -279,36 +279,32 @@ fn without_tmp_and_with_a_full_disk() {
 #[test]
 fn a_view_has_a_name_that_can_be_changed() {
     let work = Work::new();
-    let seen = stdout(&work.umvu(&[
-        "--name",
-        "first-of-two",
-        "sh",
-        "-c",
-        "vuname; vuname second-of-two; vuname; umvu ps second-of-two | head -1 | cut -d' ' -f 2; \
-         umvu ps first-of-two 2>&1; vuname 'not a word' 2>&1; true",
-    ]));
+    let (first, second) = (unique("first"), unique("second"));
+    let script = format!(
+        "vuname; vuname {second}; vuname; umvu ps {second} | head -1 | cut -d' ' -f 2; \
+         umvu ps {first} 2>&1; vuname 'not a word' 2>&1; true"
+    );
+    let seen = stdout(&work.umvu(&["--name", &first, "sh", "-c", &script]));
     let lines: Vec<&str> = seen.lines().collect();
-    assert_eq!(lines[..3], ["first-of-two", "second-of-two", "second-of-two"]);
-    assert!(lines[3].contains("no view is called `first-of-two`"), "{seen}");
+    assert_eq!(lines[..3], [&first, &second, &second]);
+    assert!(lines[3].contains(&format!("no view is called `{first}`")), "{seen}");
     assert!(lines[4].contains("cannot be a view's name"), "{seen}");
 }
 
 #[test]
 fn a_name_that_is_taken() {
     let work = Work::new();
-    let view = work
-        .command("umvu")
-        .args(["--name", "taken-name", "sleep", "1000"])
-        .spawn();
+    let name = unique("taken");
+    let view = work.command("umvu").args(["--name", &name, "sleep", "1000"]).spawn();
     let mut view = Running(view.unwrap());
-    soon("the view", || work.umvu(&["ps", "taken-name"]).status.success());
-    let second = work.umvu(&["--name", "taken-name", "true"]);
+    soon("the view", || work.umvu(&["ps", &name]).status.success());
+    let second = work.umvu(&["--name", &name, "true"]);
     assert_eq!(second.status.code(), Some(125));
     assert!(text(&second.stderr).contains("running already"), "{second:?}");
     // However the first ends, its name is free again.
     view.0.kill().unwrap();
     view.0.wait().unwrap();
-    assert!(work.umvu(&["--name", "taken-name", "true"]).status.success());
+    assert!(work.umvu(&["--name", &name, "true"]).status.success());
 }
 
 #[test]
@@ -407,8 +403,9 @@ fn a_served_mount_ends_with_its_program_or_a_signal() {
 #[test]
 fn a_joined_command_starts_where_it_is_called() {
     let work = Work::new();
+    let name = unique("with-directory");
     let mut view = work.command("umvu");
-    view.args(["--name", "with-directory", "sh", "-c"]);
+    view.args(["--name", &name, "sh", "-c"]);
     let mut view = Running(
         view.arg("vumount -t fuse umvu-memfs x mnt; mkdir mnt/inside; exec sleep 1000")
             .spawn()
@@ -420,21 +417,16 @@ fn a_joined_command_starts_where_it_is_called() {
     };
     let here = work.path();
     soon("the mount", || {
-        join(here, &["with-directory", "test", "-d", "mnt/inside"])
-            .status
-            .success()
+        join(here, &[&name, "test", "-d", "mnt/inside"]).status.success()
     });
     // The directory under the mount is another one than the mount that the view has there.
-    assert_eq!(stdout(&join(&work.mountpoint(), &["with-directory", "ls"])), "inside\n");
-    let shown = stdout(&join(here, &["-w", "mnt/inside", "with-directory", "pwd"]));
+    assert_eq!(stdout(&join(&work.mountpoint(), &[&name, "ls"])), "inside\n");
+    let shown = stdout(&join(here, &["-w", "mnt/inside", &name, "pwd"]));
     assert_eq!(shown.trim_end(), work.mountpoint().join("inside").to_str().unwrap());
-    let failed = join(here, &["-w", "missing", "with-directory", "pwd"]);
+    let failed = join(here, &["-w", "missing", &name, "pwd"]);
     assert_eq!(failed.status.code(), Some(125));
     assert!(text(&failed.stderr).contains("cannot change to missing"), "{failed:?}");
-    for (words, status) in [
-        (["with-directory", "nosuchcommand"], 127),
-        (["with-directory", "/etc/passwd"], 126),
-    ] {
+    for (words, status) in [([&name, "nosuchcommand"], 127), ([&name, "/etc/passwd"], 126)] {
         assert_eq!(join(here, &words).status.code(), Some(status));
     }
     view.0.kill().unwrap();

@@ -5,7 +5,7 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use common::{Running, Work, compare, is_root, on_kernel, stdout, text};
+use common::{Running, Work, compare, is_root, on_kernel, stdout, text, unique};
 
 #[test]
 fn a_tree_answers_alike_wherever_it_is_bound() {
@@ -279,7 +279,7 @@ fn roots_users_and_fuse_together() {
     tree(&work);
     let mut umvu = work.command("umvu");
     let mount = "type=fuse,program=umvu-memfs,source=memory,target=/sub,options=default_permissions";
-    let name = format!("together-{}", std::process::id());
+    let name = unique("together");
     umvu.args([
         "--root",
         "tree",

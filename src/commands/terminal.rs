@@ -56,6 +56,10 @@ impl Lent {
         let _ = kill_process_group(self.to, Signal::CONT);
     }
 
+    fn is_lent(&self) -> bool {
+        tcgetpgrp(&self.terminal.0).is_ok_and(|foreground| foreground == self.to)
+    }
+
     fn take_back(&self) {
         let _ = tcsetpgrp(&self.terminal.0, getpgrp());
     }
@@ -63,11 +67,16 @@ impl Lent {
     /// If the program has been stopped by Ctrl-Z, so are we, until the shell has us go on.
     pub fn stop_together(&self) {
         let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-        if let Ok(Some(_)) = waitid(WaitId::Pid(self.to), stopped) {
+        let Ok(Some(status)) = waitid(WaitId::Pid(self.to), stopped) else {
+            return;
+        };
+        // Who wanted the terminal while it was being lent may be stopped for it afterwards, with the terminal.
+        let for_nothing = matches!(status.stopping_signal(), Some(libc::SIGTTIN | libc::SIGTTOU)) && self.is_lent();
+        if !for_nothing {
             self.take_back();
             let _ = kill_current_process_group(Signal::TSTP);
-            self.hand_over();
         }
+        self.hand_over();
     }
 }
 

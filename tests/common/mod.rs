@@ -130,6 +130,11 @@ impl Work {
     }
 }
 
+/// A name for a view that no other run of the tests takes at the same time.
+pub fn unique(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -2,8 +2,19 @@
 script = "#!/bin/sh\nstty -echo </dev/tty; printf 'Pass''word: ' >/dev/tty; read -r word </dev/tty; stty echo </dev/tty\n"
 with open("asks", "w") as file:
     file.write(script + '[ "$word" = secret ] && exec umvu-memfs "$@"\nexit 5\n')
+# It is ready when it has the terminal: who does not have it is stopped for setting it.
+never = """#!/usr/bin/env python3
+import signal, termios
+terminal = open("/dev/tty")
+termios.tcsetattr(terminal, termios.TCSANOW, termios.tcgetattr(terminal))
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])
+print("ready", flush=True)
+while signal.sigwait([signal.SIGCONT]):
+    print("onward", flush=True)
+"""
 with open("never", "w") as file:
-    file.write("#!/bin/sh\necho re''ady; exec sleep 1000\n")
+    file.write(never)
 os.chmod("asks", 0o755)
 os.chmod("never", 0o755)
 
@@ -21,10 +32,10 @@ terminal.wait_for("did not mount")
 terminal.status_is(130)
 
 # In a view; what comes after has the terminal again.
-terminal.type("umvu sh -c 'vumount -t fuse ./asks x mnt && cat > mnt/f && cat mnt/f'\n")
+terminal.type("umvu sh -c 'vumount -t fuse ./asks x mnt && echo no''w && cat > mnt/f && cat mnt/f'\n")
 terminal.wait_for("Password: ")
 terminal.type("secret\n")
-time.sleep(1)
+terminal.wait_for("now\r\n")
 terminal.type("a line\n\x04")
 terminal.wait_for("a line\r\n", "a line\r\n")
 terminal.status_is(0)
@@ -45,8 +56,7 @@ terminal.wait_for("ready\r\n")
 terminal.type("\x1a")
 terminal.wait_for("Stopped", "@@ ")
 terminal.type("fg\n")
-terminal.wait_for("never x mnt")
-time.sleep(0.5)
+terminal.wait_for("onward")
 terminal.type("\x03")
 terminal.wait_for("did not mount")
 terminal.status_is(130)

@@ -1,9 +1,17 @@
 # With the argument `run`, commands are run in views of their own, with `join` they join one.
 prefix = "umvu "
 if sys.argv[1] == "join":
-    terminal.type("umvu --name terminal sleep 1000 & until umvu ps terminal >/dev/null 2>&1; do sleep 0.05; done\n")
+    name = f"terminal-{os.getpid()}"
+    terminal.type(f"umvu --name {name} sleep 1000 & until umvu ps {name} >/dev/null 2>&1; do sleep 0.05; done\n")
     terminal.wait_for("@@ ")
-    prefix = "umvu exec terminal "
+    prefix = f"umvu exec {name} "
+
+
+def waits_for(name):
+    """What a program begins with that is ready for a signal, at whatever moment it comes."""
+    wait = f"signals = [signal.{name}]; signal.pthread_sigmask(signal.SIG_BLOCK, signals); print('re' + 'ady', flush=True)"
+    return f"import signal; {wait}; signal.sigwait(signals); "
+
 
 # The size of the window, and changes of it.
 terminal.type(prefix + "stty size\n")
@@ -16,14 +24,14 @@ terminal.wait_for("20 50")
 # Ctrl-C; one that the command handles in its own time.
 terminal.type("\x03")
 terminal.status_is(130)
-handler = "import sys, time\ntry:\n  print('re' + 'ady', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n  time.sleep(0.3); sys.exit(4)"
+handler = waits_for("SIGINT") + "import time, sys; time.sleep(0.3); sys.exit(4)"
 terminal.type(prefix + f'python3 -c "{handler}"\n')
 terminal.wait_for("ready\r\n")
 terminal.type("\x03")
 terminal.status_is(4)
 
 # Ctrl-Z, fg, bg. (Not by a shell: one that waits in vfork(2) for a child that is stopped does not stop itself.)
-sleeper = "import sys, time; print('re' + 'ady', flush=True); time.sleep(1); sys.exit(9)"
+sleeper = waits_for("SIGCONT") + "raise SystemExit(9)"
 stoppable = prefix + f'python3 -c "{sleeper}"\n'
 for command, end in (("fg\n", 9), ("bg; wait %%\n", 9)):
     terminal.type(stoppable)
@@ -47,13 +55,13 @@ terminal.status_is(137)
 terminal.type(prefix + "bash --norc --noprofile -i\n")
 terminal.type("PS1='#'# '\n".replace("'#'# '", "'#'\"# \""))
 terminal.wait_for("## ")
-terminal.type("sh -c 'echo re''ady; exec sleep 60'\n")
+onward = waits_for("SIGCONT") + "signal.signal(signal.SIGINT, signal.SIG_DFL); print('on' + 'ward', flush=True); signal.pause()"
+terminal.type(f'python3 -c "{onward}"\n')
 terminal.wait_for("ready\r\n")
 terminal.type("\x1a")
 terminal.wait_for("Stopped", "## ")
 terminal.type("fg\n")
-terminal.wait_for("sleep 60")
-time.sleep(0.3)
+terminal.wait_for("onward")
 terminal.type("\x03")
 terminal.wait_for("## ")
 terminal.type("echo inner=$?; exit 3\n")
