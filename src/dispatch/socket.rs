@@ -9,7 +9,7 @@ use std::rc::Rc;
 use fsmodules::api::{Access, Errno, FileKind, OpenFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::abi::{Cmsghdr, Mmsghdr, Msghdr, RawCall};
 use crate::hypervisor::{Bound, Hypervisor};
@@ -208,7 +208,7 @@ fn passed_fds(cx: &Ctx, message: &Msghdr) -> Vec<(u64, i32)> {
     let mut at = 0;
     const HEADER: usize = size_of::<Cmsghdr>();
     while let Some(header) = control.get(at..at + HEADER) {
-        let Ok(header) = <Cmsghdr as zerocopy::FromBytes>::read_from_bytes(header) else {
+        let Ok(header) = Cmsghdr::read_from_bytes(header) else {
             break;
         };
         let end = at.saturating_add(header.cmsg_len as usize).min(control.len());
@@ -246,8 +246,15 @@ pub async fn recvmsg(cx: &Ctx) -> Result<Reply, Errno> {
 pub async fn recvmmsg(cx: &Ctx) -> Result<Reply, Errno> {
     let at = |n: u64| cx.arg(1) + n * size_of::<Mmsghdr>() as u64;
     let count = u64::from(cx.int(2)).min(IOV_MAX);
-    let entries = (0..count).map_while(|n| cx.read_value::<Mmsghdr>(at(n)).ok());
-    let rooms: Vec<u32> = entries.map(|entry| entry.msg_hdr.msg_namelen).collect();
+    // Programs offer many messages and get few.
+    let Ok(entries) = cx.read(at(0), count as usize * size_of::<Mmsghdr>()) else {
+        return Ok(Reply::Passthrough);
+    };
+    let entries = entries.chunks_exact(size_of::<Mmsghdr>());
+    let rooms: Vec<u32> = entries
+        .filter_map(|entry| Mmsghdr::read_from_bytes(entry).ok())
+        .map(|entry| entry.msg_hdr.msg_namelen)
+        .collect();
     let reply = cx.finish_run(cx.call).await?;
     if let Reply::Return(count @ 0..) = reply {
         for (n, room) in (0..count as u64).zip(rooms) {
