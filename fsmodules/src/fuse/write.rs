@@ -62,10 +62,15 @@ impl FuseFile {
 
     /// The server will hear of it.
     async fn write_cached(&self, cx: Cx<'_>, at: u64, data: Bytes) -> Result<usize, Errno> {
-        let (content, end) = (self.pages()?, at + data.len() as u64);
+        let (content, mut end) = (self.pages()?, at + data.len() as u64);
         while let Some(page) = content.missing_edge(at..end) {
-            content.load(&self.node, cx.caller, &self.handle, page).await?;
+            match content.load(&self.node, cx.caller, &self.handle, page.clone()).await {
+                // The pages before the last one can be written.
+                Err(_) if page.start > at => end = page.start,
+                loaded => loaded?,
+            }
         }
+        let data = data.slice(..(end - at) as usize);
         let size = self.node.known().size.max(end);
         content.write_later(at, &data, size)?;
         content.changed_by.set(Background::of(cx.caller));
