@@ -50,6 +50,8 @@ pub struct Content {
     pub(super) shared: RefCell<Option<Shared>>,
     /// Whole pages that are newer here than at the server. They are valid.
     pub(super) dirty: RefCell<RangeSet>,
+    /// Pages that are on their way to the server, or about to be. They are valid, too.
+    pub(super) sending: RefCell<RangeSet>,
     /// Open files through which to write back: any that is left will do.
     pub(super) writers: RefCell<Vec<Weak<Handle>>>,
     /// Who has changed it last, or may change what is mapped.
@@ -116,6 +118,7 @@ impl Content {
             mapped: Cell::new(false),
             shared: RefCell::default(),
             dirty: RefCell::default(),
+            sending: RefCell::default(),
             writers: RefCell::default(),
             changed_by: Cell::new(Background::NOBODY),
             expires: Cell::new(false),
@@ -162,8 +165,8 @@ impl Content {
         self.spoil_loads(range.clone());
         let mut valid = self.valid.borrow_mut();
         valid.remove(pages(range));
-        // What is dirty, and what guests may have changed in memory, is newer than anything that the server has.
-        self.dirty.borrow().iter().for_each(|range| valid.insert(range));
+        // What the server has yet to get, and what guests may have changed in memory, is newer than what it has.
+        self.newer().iter().for_each(|range| valid.insert(range));
         if let Some(shared) = &*self.shared.borrow() {
             let end = pages(0..self.len.get()).end;
             shared
@@ -374,9 +377,9 @@ impl Content {
             0..keep.start / PAGE * PAGE,
             keep.end.next_multiple_of(PAGE)..u64::MAX / 2,
         ] {
-            let (dirty, mut at) = (self.dirty.borrow(), range.start);
+            let (newer, mut at) = (self.newer(), range.start);
             let end = range.end.min(pages(0..self.len.get()).end);
-            while let Some(clean) = dirty.first_gap(at..end) {
+            while let Some(clean) = newer.first_gap(at..end) {
                 valid.remove(clean.clone());
                 at = clean.end;
                 let _ = self.zero(clean);

@@ -16,6 +16,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use super::background::Background;
 use super::content::{Content, PAGE, Shared, errno, next_page, pages, read_all, write_all};
 use super::node::Node;
+use super::rangeset::RangeSet;
 use crate::api::Errno;
 
 /// How much is compared at once, in bytes.
@@ -74,6 +75,13 @@ impl Content {
     /// In bytes.
     pub fn dirty_bytes(&self) -> u64 {
         self.dirty.borrow().bytes()
+    }
+
+    /// What the server has yet to get.
+    pub(super) fn newer(&self) -> RangeSet {
+        let mut newer = self.dirty.borrow().clone();
+        self.sending.borrow().iter().for_each(|range| newer.insert(range));
+        newer
     }
 
     /// Is there something to write back, or on its way?
@@ -170,7 +178,8 @@ impl Content {
             let (content, node, result) = (self.clone(), node.clone(), result.clone());
             let place = free.acquire_arc().await;
             node.fs.host.clone().spawn(Box::pin(async move {
-                let sent = content.send(&node, piece).await;
+                let sent = content.send(&node, piece.clone()).await;
+                content.sending.borrow_mut().remove(piece);
                 result.set(result.get().and(sent));
                 drop(place);
             }));
@@ -188,13 +197,14 @@ impl Content {
         result.get()
     }
 
-    /// The next bytes to be sent, which count as sent from now on.
+    /// The next bytes to be sent.
     fn take_dirty(&self, within: Range<u64>, most: u32) -> Option<Range<u64>> {
         let mut dirty = self.dirty.borrow_mut();
         let first = dirty.first(within)?;
         let most = (u64::from(most) / PAGE * PAGE).max(PAGE);
         let piece = first.start..first.end.min(first.start + most);
         dirty.remove(piece.clone());
+        self.sending.borrow_mut().insert(piece.clone());
         Some(piece)
     }
 
@@ -240,5 +250,43 @@ impl Node {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_the_server_lacks_is_kept() {
+        let content = Content::new(0).unwrap();
+        content.write_later(0, &[7; 2 * PAGE as usize], 2 * PAGE).unwrap();
+        assert_eq!(content.take_dirty(0..MIB, 4096), Some(0..PAGE));
+        assert_eq!(content.dirty_bytes(), PAGE);
+        content.invalidate(0..u64::MAX);
+        assert_eq!(content.valid_until(0), 2 * PAGE);
+        // Far more than is cached of one file.
+        for n in 100..200 {
+            content.put(n * MIB, &vec![1; MIB as usize], (n + 1) * MIB).unwrap();
+        }
+        assert_eq!(content.valid_until(0), 2 * PAGE);
+        assert_eq!(content.valid_until(100 * MIB), 100 * MIB, "what it has may be dropped");
+        assert_eq!(content.read(0, 2 * PAGE as usize).unwrap(), vec![7; 2 * PAGE as usize]);
+        content.sending.borrow_mut().remove(0..PAGE);
+        content.invalidate(0..u64::MAX);
+        assert_eq!((content.valid_until(0), content.valid_until(PAGE)), (0, 2 * PAGE));
+    }
+
+    #[test]
+    fn only_known_pages_are_changed_in_part() {
+        let content = Content::new(3 * PAGE).unwrap();
+        assert_eq!(content.missing_edge(10..PAGE), Some(0..PAGE));
+        assert_eq!(content.missing_edge(0..PAGE + 1), Some(PAGE..2 * PAGE));
+        assert_eq!(content.missing_edge(PAGE..2 * PAGE), None);
+        assert_eq!(content.missing_edge(3 * PAGE + 5..3 * PAGE + 9), None, "beyond the end");
+        content.write_later(PAGE, &[1; PAGE as usize], 3 * PAGE).unwrap();
+        assert_eq!(content.missing_edge(PAGE + 1..PAGE + 2), None);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Disjoint, not touching, half-open ranges.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct RangeSet {
     /// Start to end.
     ranges: BTreeMap<u64, u64>,
