@@ -171,32 +171,34 @@ fn modules() -> Vec<Rc<dyn Module>> {
     ]
 }
 
+/// The commands that a host may have, too.
+const LIBFUSES: [&str; 2] = ["fusermount", "fusermount3"];
+
 /// What every view has besides the host's files: the modules' devices and umvu's own commands.
 fn fit_out(mounts: &Mounts, modules: &[Rc<dyn Module>]) {
     for device in modules.iter().flat_map(|module| module.devices()) {
         mounts.fit_device(Path::new(device.path), device.node);
     }
     let Ok(own) = own_path() else { return };
-    let fit = |directory: &Path, name: &str| {
-        let directory = Place::Host(HostPlace {
-            mount: mounts.base(),
-            path: directory.into(),
-        });
-        if let Ok(name) = Name::new(name.as_bytes()) {
-            mounts.fit_command(&directory, &name, &own);
-        }
-    };
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::split_paths(&path).filter_map(|directory| directory.canonicalize().ok());
-    let directories: BTreeSet<PathBuf> = path.chain([COMMANDS_DIRECTORY.into()]).collect();
+    let commands = Path::new(COMMANDS_DIRECTORY);
+    // The host's fusermount3 relies on privileges that nothing in a view gets.
+    let powerless = |path: &Path| path.metadata().is_ok_and(|found| found.mode() & libc::S_ISUID != 0);
+    let mut places = BTreeSet::new();
     for name in command_names() {
-        // The host's fusermount3 relies on privileges that nothing in a view gets.
-        let powerless = |path: &Path| path.metadata().is_ok_and(|found| found.mode() & libc::S_ISUID != 0);
-        for directory in directories.iter().filter(|directory| powerless(&directory.join(name))) {
-            fit(directory, name);
+        let path = commands.join(name);
+        if powerless(&path) || !path.exists() && search_path(name.as_ref()).is_err() {
+            places.insert((commands.to_owned(), name));
         }
-        if !Path::new(COMMANDS_DIRECTORY).join(name).exists() && search_path(name.as_ref()).is_err() {
-            fit(Path::new(COMMANDS_DIRECTORY), name);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for directory in std::env::split_paths(&path) {
+        let found = LIBFUSES.into_iter().filter(|name| powerless(&directory.join(name)));
+        places.extend(found.filter_map(|name| Some((directory.canonicalize().ok()?, name))));
+    }
+    for (path, name) in places {
+        let mount = mounts.base();
+        if let Ok(name) = Name::new(name.as_bytes()) {
+            mounts.fit_command(&Place::Host(HostPlace { mount, path }), &name, &own);
         }
     }
 }
