@@ -3,14 +3,9 @@ for ttl in 3600 0; do
 serve --ttl $ttl
 touch mnt/f; printf 0123456789 > mnt/f; say asked > /dev/null; printf 0123456789 > mnt/g
 python3 - << 'END'
-import array, ctypes, errno, fcntl, os, stat, struct, termios
-def asked(what, result):
-    fd = os.open("mnt/.control", os.O_RDWR); os.write(fd, b"asked")
-    print("-", what, result, os.pread(fd, 100000, 0).decode().split("\n"))
-    os.write(fd, b"clear"); os.close(fd)
-def tried(what, *args):
-    try: return what(*args)
-    except OSError as error: return errno.errorcode[error.errno]
+import array, fcntl, struct, termios
+from served import *
+def asked(what, result): print("-", what, result, say("asked").split("\n"))
 def left(fd):
     n = array.array("i", [0]); fcntl.ioctl(fd, termios.FIONREAD, n); return n[0]
 def lock(fd, start):

@@ -1,12 +1,7 @@
 # What was written fails when the server is told of it: each open file hears of that once, and who closes or changes it.
 serve --init-flags 65536
 python3 - << 'END'
-import errno, os, time
-def tell(command):
-    with open("mnt/.control", "w") as control: control.write(command)
-def tried(what, *args):
-    try: return what(*args)
-    except OSError as error: return errno.errorcode[error.errno]
+from served import *
 def opened(): return os.open("mnt/f", os.O_RDWR | os.O_CREAT)
 one, other, third = opened(), opened(), opened()
 for failure in 28, 122, 5:

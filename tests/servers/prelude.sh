@@ -19,13 +19,21 @@ balanced() {
     done
     echo balanced
 }
-# For Python: how many files the server has open, when they are released, and whether the mount is busy.
+# For Python: commands to the server and what it reports, what fails with which error, how many files the server has open,
+# when they are released, and whether the mount is busy.
 cat > served.py <<'P'
-import os, subprocess, time
+import errno, os, subprocess, time
+def tell(command):
+    with open("mnt/.control", "w") as control: control.write(command)
+def say(command):
+    fd = os.open("mnt/.control", os.O_RDWR); os.write(fd, command.encode())
+    text = os.pread(fd, 100000, 0).decode(); os.write(fd, b"clear"); os.close(fd)
+    return text
+def tried(what, *args):
+    try: return what(*args)
+    except OSError as error: return errno.errorcode[error.errno]
 def counts():
-    open("mnt/.control", "w").write("counts")
-    text = open("mnt/.control").read().split()
-    open("mnt/.control", "w").write("clear")
+    text = say("counts").split()
     return int(text[1]) - int(text[5])
 def released():
     end = time.time() + 10
