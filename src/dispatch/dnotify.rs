@@ -9,7 +9,7 @@ use crate::task::OpenFile;
 use crate::trap::{FileOwner, Happening};
 use crate::view::{Events, Listener, Watch};
 
-use super::lease::setting;
+use super::settings::setting;
 use super::{Ctx, signals};
 
 const DN_MULTISHOT: u32 = 0x8000_0000;

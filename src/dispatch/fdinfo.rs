@@ -50,9 +50,5 @@ fn position(open: &OpenFile) -> u64 {
 }
 
 async fn inode(cx: &Ctx, node: &dyn Vnode) -> u64 {
-    let query = AttrQuery {
-        cached: true,
-        ..AttrQuery::default()
-    };
-    node.attr(cx.cx(), query).await.map_or(0, |attr| attr.ino)
+    node.attr(cx.cx(), AttrQuery::KNOWN).await.map_or(0, |attr| attr.ino)
 }

@@ -24,6 +24,7 @@ use crate::view::{Events, Listener, Place, VirtualPlace, WalkFlags, Watch};
 use super::Ctx;
 use super::context::{CWD, host_file};
 use super::install::install;
+use super::settings::setting;
 
 const IN_ONLYDIR: u32 = 0x0100_0000;
 const IN_DONT_FOLLOW: u32 = 0x0200_0000;
@@ -104,8 +105,7 @@ fn errno(e: rustix::io::Errno) -> Errno {
 
 /// One of the host's limits (`/proc/sys/fs/inotify`).
 fn limit(name: &str) -> usize {
-    let text = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(128)
+    setting(&format!("inotify/{name}")).map_or(128, |limit| limit as usize)
 }
 
 /// What a watch is of.

@@ -37,11 +37,7 @@ pub fn served(open: &OpenFile) -> Result<Rc<dyn File>, Errno> {
 
 /// What is known of a file's size, without asking for it (`i_size_read`).
 pub async fn known_size(cx: &Ctx, open: &OpenFile) -> Result<u64, Errno> {
-    let query = AttrQuery {
-        cached: true,
-        ..AttrQuery::default()
-    };
-    Ok(open.place.node().attr(cx.cx(), query).await?.size)
+    Ok(open.place.node().attr(cx.cx(), AttrQuery::KNOWN).await?.size)
 }
 
 /// `EBADF` for `O_PATH`.

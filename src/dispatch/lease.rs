@@ -8,6 +8,7 @@ use crate::task::OpenFile;
 use crate::trap::{FileOwner, Happening};
 use crate::view::{Holder, LeaseKind, OpenCount, VirtualPlace};
 
+use super::settings::setting;
 use super::{Ctx, owners, signals, upkeep};
 
 impl Holder for FileOwner {
@@ -37,11 +38,7 @@ pub async fn set(cx: &Ctx, open: &OpenFile, descriptor: i32, kind: i32) -> Resul
         libc::F_UNLCK => None,
         _ => return Err(Errno::EINVAL),
     };
-    let query = AttrQuery {
-        cached: true,
-        ..AttrQuery::default()
-    };
-    let attr = open.place.node().attr(cx.cx(), query).await?;
+    let attr = open.place.node().attr(cx.cx(), AttrQuery::KNOWN).await?;
     if attr.uid != cx.ids().fsuid && !cx.is_root() {
         return Err(Errno::EACCES);
     }
@@ -94,10 +91,4 @@ async fn wait(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Result<(), Er
         let change = futures_lite::future::or(changed.raised(), cx.hv.timers.until(ends));
         cx.until(change).await?;
     }
-}
-
-/// One of the host's, in proc_sys_fs(5).
-pub fn setting(name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/sys/fs/{name}")).ok()?;
-    text.trim().parse().ok()
 }

@@ -34,6 +34,7 @@ mod process;
 mod procfs;
 pub mod protected;
 mod root;
+mod settings;
 mod signals;
 pub mod socket;
 mod stream;

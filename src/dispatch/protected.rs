@@ -1,11 +1,12 @@
 //! `fs.protected_*` (proc_sys_fs(5)): what the host forbids in sticky directories, and with the files of others, it
 //! forbids on mounts too (fs/namei.c).
 
-use fsmodules::api::{Access, Attr, AttrQuery, Caller, Errno, FileKind, Vnode};
+use fsmodules::api::{Access, Attr, AttrQuery, Caller, Errno, FileKind};
 
 use crate::view::{Place, VirtualPlace};
 
 use super::Ctx;
+use super::settings::setting;
 
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o2;
@@ -22,8 +23,8 @@ pub struct Protected {
 impl Protected {
     pub fn of_host() -> Protected {
         let value = |name: &str| {
-            let text = std::fs::read_to_string(format!("/proc/sys/fs/protected_{name}")).unwrap_or_default();
-            text.trim().parse().unwrap_or(0)
+            let level = setting(&format!("protected_{name}"));
+            level.and_then(|level| u8::try_from(level).ok()).unwrap_or(0)
         };
         Protected {
             hardlinks: value("hardlinks"),
@@ -55,7 +56,7 @@ pub async fn check_link(cx: &Ctx, file: &VirtualPlace) -> Result<(), Errno> {
     if cx.hv.protected.hardlinks == 0 || fsuid == 0 {
         return Ok(());
     }
-    let attr = known(cx, file.node().as_ref()).await?;
+    let attr = file.node().attr(cx.cx(), AttrQuery::KNOWN).await?;
     if attr.uid == fsuid {
         return Ok(());
     }
@@ -75,21 +76,13 @@ pub async fn check_create(cx: &Ctx, parent: Option<&Place>, file: &VirtualPlace)
     if cx.hv.protected.regular == 0 && cx.hv.protected.fifos == 0 {
         return Ok(());
     }
-    let dir = known(cx, parent.node().as_ref()).await?;
-    let attr = known(cx, file.node().as_ref()).await?;
+    let dir = parent.node().attr(cx.cx(), AttrQuery::KNOWN).await?;
+    let attr = file.node().attr(cx.cx(), AttrQuery::KNOWN).await?;
     let protected = &cx.hv.protected;
     match protected.allows_open(file.node().kind(), cx.ids().fsuid, &attr, &dir) {
         true => Ok(()),
         false => Err(Errno::EACCES),
     }
-}
-
-async fn known(cx: &Ctx, node: &dyn Vnode) -> Result<Attr, Errno> {
-    let query = AttrQuery {
-        cached: true,
-        ..AttrQuery::default()
-    };
-    node.attr(cx.cx(), query).await
 }
 
 #[cfg(test)]

@@ -309,12 +309,8 @@ impl Walker<'_> {
         let (Place::Virtual(directory), Place::Virtual(link), true) = (directory, link, self.protected_symlinks) else {
             return Ok(());
         };
-        let known = AttrQuery {
-            cached: true,
-            ..AttrQuery::default()
-        };
-        let link = link.node().attr(self.cx, known).await?;
-        let directory = directory.node().attr(self.cx, known).await?;
+        let link = link.node().attr(self.cx, AttrQuery::KNOWN).await?;
+        let directory = directory.node().attr(self.cx, AttrQuery::KNOWN).await?;
         let allowed = link.uid == self.cx.caller.ids().fsuid
             || directory.mode & STICKY_FOR_ALL != STICKY_FOR_ALL
             || link.uid == directory.uid;

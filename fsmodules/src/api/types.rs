@@ -104,6 +104,15 @@ pub struct AttrQuery {
     pub btime: bool,
 }
 
+impl AttrQuery {
+    /// What is known will do.
+    pub const KNOWN: AttrQuery = AttrQuery {
+        force: false,
+        cached: true,
+        btime: false,
+    };
+}
+
 /// What to change (`chmod`, `chown`, `truncate`, `utimensat`); `None` leaves a field alone.
 #[derive(Clone, Copy, Default)]
 pub struct SetAttr<'a> {

@@ -372,12 +372,13 @@ impl Content {
         if self.mapped.get() || valid.bytes() <= MAX_PER_FILE {
             return;
         }
+        let newer = self.newer();
         let keep = around.saturating_sub(MAX_PER_FILE / 4)..around.saturating_add(MAX_PER_FILE / 4);
         for range in [
             0..keep.start / PAGE * PAGE,
             keep.end.next_multiple_of(PAGE)..u64::MAX / 2,
         ] {
-            let (newer, mut at) = (self.newer(), range.start);
+            let mut at = range.start;
             let end = range.end.min(pages(0..self.len.get()).end);
             while let Some(clean) = newer.first_gap(at..end) {
                 valid.remove(clean.clone());

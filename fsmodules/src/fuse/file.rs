@@ -32,7 +32,7 @@ pub struct FuseFile {
     pub(super) node: Rc<Node>,
     vnode: Rc<dyn Vnode>,
     pub(super) handle: Rc<Handle>,
-    pub(super) flags: Cell<OpenFlags>,
+    flags: Cell<OpenFlags>,
     content: OnceCell<Rc<Content>>,
     /// Where a sequential reader would go on, and how far has been read ahead for it.
     next: Cell<u64>,
@@ -340,14 +340,14 @@ impl FuseFile {
     }
 
     async fn close_one(&self, cx: Cx<'_>) -> Result<(), Errno> {
-        let written = match self.flags.get().writable() || self.node.owns_size() {
+        let cached = self.node.owns_size();
+        let written = match self.flags.get().writable() || cached {
             true => self.node.settle(cx.caller).await,
             false => Ok(()),
         };
         let files = cx.caller.files_id();
         self.node.locks.release(LockOwner::Files(files));
         self.node.check()?;
-        let cached = self.node.fs.negotiated(InitFlags::WRITEBACK_CACHE);
         if self.has(FopenFlags::NOFLUSH) && !cached {
             return written;
         }
