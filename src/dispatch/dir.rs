@@ -42,28 +42,19 @@ async fn read_entries(cx: &Ctx, put: Put) -> Result<Reply, Errno> {
     let room = (cx.int(2) as usize).min(MAX_BUFFER);
     let mut pos = open.pos.lock().await;
     let mut out = Vec::new();
-    'more: loop {
-        let entries = match take_read_ahead(&open, *pos) {
-            Some(entries) => entries,
-            None => match file.readdir(cx.cx(), *pos, room).await {
-                Ok(entries) => entries,
-                Err(_) if !out.is_empty() => break,
-                Err(errno) => return Err(errno),
-            },
-        };
-        if entries.is_empty() {
+    let entries = match take_read_ahead(&open, *pos) {
+        Some(entries) => entries,
+        None => file.readdir(cx.cx(), *pos, room).await?,
+    };
+    for (n, entry) in entries.iter().enumerate() {
+        if !put(&mut out, room, entry.ino, entry.off, entry.kind, &entry.name) {
+            if out.is_empty() {
+                return Err(Errno::EINVAL);
+            }
+            open.entries.replace((*pos, entries[n..].to_vec()));
             break;
         }
-        for (n, entry) in entries.iter().enumerate() {
-            if !put(&mut out, room, entry.ino, entry.off, entry.kind, &entry.name) {
-                if out.is_empty() {
-                    return Err(Errno::EINVAL);
-                }
-                open.entries.replace((*pos, entries[n..].to_vec()));
-                break 'more;
-            }
-            *pos = entry.off;
-        }
+        *pos = entry.off;
     }
     open.place.happened(Events::ACCESS);
     cx.write(cx.arg(1), &out)?;
