@@ -515,12 +515,12 @@ fn umvus_own_fusermount_stands_for_each_that_is_set_user_id() {
 fn umvus_own_fusermount_unmounts_what_a_dead_server_leaves() {
     let work = Work::new();
     let seen = stdout(&work.sh(
-        "fusermount3 -V; \
+        "fusermount3 -V; mounted() { grep -q \" $PWD/mnt \" /proc/mounts; }; \
          umvu-memfs -o auto_unmount,allow_other x mnt & until mountpoint -q mnt; do sleep 0.05; done; ls mnt; \
-         kill -9 $!; wait $! 2>/dev/null; for i in $(seq 100); do mountpoint -q mnt || break; sleep 0.1; done; \
+         kill -9 $!; wait $! 2>/dev/null; for i in $(seq 100); do mounted || break; sleep 0.1; done; \
          grep -c $PWD/mnt /proc/mounts; \
          out=$(umvu-memfs -o auto_unmount,allow_other x mnt & until mountpoint -q mnt; do sleep 0.05; done; kill -9 $!); echo \"<$out>\"; \
-         until ! mountpoint -q mnt; do sleep 0.05; done; \
+         while mounted; do sleep 0.05; done; \
          umvu-memfs x mnt & until mountpoint -q mnt; do sleep 0.05; done; fusermount3 -u mnt && wait $! && ls mnt",
     ));
     let lines: Vec<&str> = seen.lines().collect();

@@ -65,6 +65,7 @@ macro_rules! scripts {
 }
 
 scripts![
+    asked,
     backing,
     balance,
     death,

@@ -436,30 +436,36 @@ pub async fn syncfs(cx: &Ctx) -> Result<Reply, Errno> {
     Ok(Reply::Return(0))
 }
 
-/// readahead(2): advice that needs no answer.
 pub async fn readahead(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    served(&open)?;
+    let file = served(&open)?;
     if !open.flags.get().readable() {
         return Err(Errno::EBADF);
     }
     if open.place.node().kind() != FileKind::Regular || inotify::instance(&open).is_some() {
         return Err(Errno::EINVAL);
     }
+    let (from, len) = (cx.arg(1), cx.arg(2));
+    file.advise(cx.cx(), from..from.saturating_add(len), true).await?;
     Ok(Reply::Return(0))
 }
 
-/// posix_fadvise(2): likewise.
+/// posix_fadvise(2); what is not about the cache needs no answer.
 pub async fn fadvise(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(open) = cx.data_file(cx.fd(0)) else {
         return Ok(Reply::Passthrough);
     };
-    served(&open)?;
-    let (len, advice) = (cx.arg(2), cx.int(3));
-    if advice > 5 || len > i64::MAX as u64 {
+    let file = served(&open)?;
+    let (from, len, advice) = (cx.arg(1), cx.arg(2), cx.int(3) as i32);
+    if !(libc::POSIX_FADV_NORMAL..=libc::POSIX_FADV_NOREUSE).contains(&advice) || len > i64::MAX as u64 {
         return Err(Errno::EINVAL);
+    }
+    let end = if len == 0 { u64::MAX } else { from.saturating_add(len) };
+    if let libc::POSIX_FADV_WILLNEED | libc::POSIX_FADV_DONTNEED = advice {
+        file.advise(cx.cx(), from..end, advice == libc::POSIX_FADV_WILLNEED)
+            .await?;
     }
     Ok(Reply::Return(0))
 }

@@ -48,7 +48,7 @@ pub async fn ioctl(cx: &Ctx) -> Result<Reply, Errno> {
         _ if kind == FileKind::CharDevice => return of_server(cx, &*file, cmd, arg).await,
         FIGETBSZ => cx.write_value(arg, &BLOCK_SIZE)?,
         FIOQSIZE => {
-            let attr = open.place.node().attr(cx.cx(), AttrQuery::default()).await?;
+            let attr = open.place.node().attr(cx.cx(), AttrQuery::KNOWN).await?;
             cx.write_value(arg, &((attr.blocks * 512) as i64))?;
         }
         FIFREEZE | FITHAW => return Err(Errno::EPERM),

@@ -180,7 +180,7 @@ async fn is_last_name(cx: &Ctx, place: &VirtualPlace) -> bool {
     if !place.is_watched() {
         return false;
     }
-    let attr = place.node().attr(cx.cx(), AttrQuery::default()).await;
+    let attr = place.node().attr(cx.cx(), AttrQuery::KNOWN).await;
     place.node().kind() == FileKind::Directory || attr.is_ok_and(|attr| attr.nlink <= 1)
 }
 

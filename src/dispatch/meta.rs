@@ -3,7 +3,8 @@
 use std::os::unix::ffi::OsStringExt;
 
 use fsmodules::api::{
-    Access, Attr, AttrQuery, Errno, FileKind, MountFlags, OpenFlags, SetAttr, SetTime, StatFs, Time, split_dev,
+    Access, Attr, AttrMask, AttrQuery, Errno, FileKind, MountFlags, OpenFlags, SetAttr, SetTime, StatFs, Time,
+    split_dev,
 };
 
 use crate::abi::{Stat, Statfs, Statx, StatxTimestamp, Timespec, Timeval, Utimbuf};
@@ -85,9 +86,15 @@ fn no_such_fd(errno: Errno) -> Errno {
 }
 
 async fn put_stat(cx: &Ctx, place: &VirtualPlace, address: u64) -> Result<Reply, Errno> {
+    permits(cx, place)?;
     let attr = place.node().attr(cx.cx(), AttrQuery::default()).await?;
     cx.write_value(address, &stat(&attr, place.mount.dev()))?;
     Ok(Reply::Return(0))
+}
+
+/// May the caller look at files of this mount at all?
+fn permits(cx: &Ctx, place: &VirtualPlace) -> Result<(), Errno> {
+    place.mount.fs().map_or(Ok(()), |fs| fs.permits(cx.cx()))
 }
 
 fn stat(attr: &Attr, dev: u64) -> Stat {
@@ -138,12 +145,20 @@ pub async fn statx(cx: &Ctx) -> Result<Reply, Errno> {
         Target::Virtual(place) => place,
     };
     let query = AttrQuery {
+        mask: AttrMask::from_bits_truncate(mask),
         force: flags & AT_STATX_FORCE_SYNC != 0,
         cached: flags & AT_STATX_DONT_SYNC != 0,
-        btime: mask & STATX_BTIME != 0,
     };
-    let attr = place.node().attr(cx.cx(), query).await?;
-    cx.write_value(cx.arg(4), &extended_stat(&attr, &place, mask))?;
+    let shown = match permits(cx, &place) {
+        // Who asks for nothing is told where the file is (`fuse_getattr`).
+        Err(_) if mask == 0 => Statx {
+            stx_mask: STATX_MNT_ID,
+            ..extended_stat(&Attr::default(), &place, mask)
+        },
+        Err(errno) => return Err(errno),
+        Ok(()) => extended_stat(&place.node().attr(cx.cx(), query).await?, &place, mask),
+    };
+    cx.write_value(cx.arg(4), &shown)?;
     Ok(Reply::Return(0))
 }
 

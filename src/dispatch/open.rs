@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Errno, File, FileKind, OpenFlags};
+use fsmodules::api::{Access, AttrQuery, Errno, File, FileKind, OpenFlags};
 
 use crate::task::OpenFile;
 use crate::trap::Reply;
@@ -163,7 +163,7 @@ fn opens_device(place: &VirtualPlace, flags: OpenFlags) -> bool {
 /// The host's own node of a device.
 async fn device(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Result<&'static str, Errno> {
     place.node().permission(cx.cx(), owners::wanted(flags)).await?;
-    let attr = place.node().attr(cx.cx(), Default::default()).await?;
+    let attr = place.node().attr(cx.cx(), AttrQuery::KNOWN).await?;
     owners::device(attr.mode, wide_dev(attr.rdev), place.mount.flags())
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Errno, FileKind, MountFlags, OpenFlags, SetAttr};
+use fsmodules::api::{Access, AttrQuery, Errno, FileKind, MountFlags, OpenFlags, SetAttr};
 use fsmodules::ids::{Cap, Creds, Owner, changed, may_remove, permits, without_set_id};
 
 use crate::abi::{RawCall, Stat, Statx, StatxTimestamp};
@@ -141,7 +141,7 @@ pub async fn executed(cx: &Ctx, program: &Place) -> Result<Option<Creds>, Errno>
             shown(cx, &meta)
         }
         Place::Virtual(place) => {
-            let attr = place.node().attr(cx.cx(), Default::default()).await?;
+            let attr = place.node().attr(cx.cx(), AttrQuery::KNOWN).await?;
             Owner {
                 uid: attr.uid,
                 gid: attr.gid,

@@ -1,5 +1,6 @@
 //! Open files.
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::task::Waker;
@@ -136,6 +137,10 @@ pub trait File {
     }
     /// Sends what shared mappings have changed to the server; all else is there already.
     fn write_back<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, ()> {
+        done(())
+    }
+    /// Of these bytes the cache is to be filled, or, if not `wanted`, emptied (`posix_fadvise(2)`).
+    fn advise<'a>(&'a self, _cx: Cx<'a>, _range: Range<u64>, _wanted: bool) -> Op<'a, ()> {
         done(())
     }
     fn fallocate<'a>(&'a self, _cx: Cx<'a>, _mode: u32, _offset: u64, _len: u64) -> Op<'a, ()> {

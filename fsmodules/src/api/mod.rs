@@ -17,8 +17,8 @@ pub use file::{Backing, File, IoctlCall, IoctlReply, Lock, LockKind, LockOwner, 
 pub use fuse_compat::Errno;
 pub use module::{Device, Layer, Module, MountFlags, MountRequest};
 pub use types::{
-    Access, Attr, AttrQuery, Chunks, Created, DirEntry, FileKind, Name, OpenFlags, RenameFlags, SetAttr, SetTime,
-    StatFs, Time, XattrFlags, split_dev,
+    Access, Attr, AttrMask, AttrQuery, Chunks, Created, DirEntry, FileKind, Name, OpenFlags, RenameFlags, SetAttr,
+    SetTime, StatFs, Time, XattrFlags, split_dev,
 };
 pub use vnode::{Description, FileSystem, Vnode};
 

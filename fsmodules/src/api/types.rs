@@ -72,7 +72,7 @@ impl FileKind {
 }
 
 /// The attributes of a file. `st_dev` is not among them: it belongs to the mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attr {
     pub ino: u64,
     /// Type and permissions, as in `st_mode`.
@@ -93,23 +93,52 @@ pub struct Attr {
     pub btime: Option<Time>,
 }
 
-/// How fresh attributes must be (`AT_STATX_*` of `statx(2)`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+bitflags::bitflags! {
+    /// Attributes of a file, with the bits of `statx(2)`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct AttrMask: u32 {
+        const MODE = 0x2;
+        const UID = 0x8;
+        const GID = 0x10;
+        const ATIME = 0x20;
+        const MTIME = 0x40;
+        const CTIME = 0x80;
+        const SIZE = 0x200;
+        const BLOCKS = 0x400;
+        /// All that `stat(2)` tells.
+        const BASIC = 0x7ff;
+        const BTIME = 0x800;
+    }
+}
+
+/// Which attributes are asked for, and how fresh they must be (`statx(2)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttrQuery {
+    /// All are told; these must be right.
+    pub mask: AttrMask,
     /// `AT_STATX_FORCE_SYNC`: ask even if the cached attributes are valid.
     pub force: bool,
     /// `AT_STATX_DONT_SYNC`: do not ask if anything is known at all.
     pub cached: bool,
-    /// `STATX_BTIME` was asked for.
-    pub btime: bool,
+}
+
+impl Default for AttrQuery {
+    /// As `stat(2)` asks.
+    fn default() -> AttrQuery {
+        AttrQuery {
+            mask: AttrMask::BASIC,
+            force: false,
+            cached: false,
+        }
+    }
 }
 
 impl AttrQuery {
     /// What is known will do.
     pub const KNOWN: AttrQuery = AttrQuery {
+        mask: AttrMask::BASIC,
         force: false,
         cached: true,
-        btime: false,
     };
 }
 

@@ -236,6 +236,22 @@ impl Content {
         self.valid.borrow().covered_until(from)
     }
 
+    /// As [`Content::load`], for one who reads.
+    pub async fn read_in(
+        &self,
+        node: &Node,
+        client: &dyn Client,
+        handle: &Handle,
+        wanted: Range<u64>,
+    ) -> Result<(), Errno> {
+        while let Some(gap) = self.gap(wanted.clone()).await {
+            let loaded = self.load_piece(node, client, handle, gap).await;
+            node.accessed();
+            loaded?;
+        }
+        Ok(())
+    }
+
     /// Makes a range valid, by READs of whole pages; clipped to the file's size.
     pub async fn load(
         &self,

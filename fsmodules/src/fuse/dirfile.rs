@@ -57,8 +57,9 @@ impl DirFile {
             .node
             .calls(cx)
             .readdir(&self.handle, from, size, self.plus(from))
-            .await?;
-        let entries: Vec<DirEntry> = listed.into_iter().map(|listed| self.entry(listed, version)).collect();
+            .await;
+        self.node.accessed();
+        let entries: Vec<DirEntry> = listed?.into_iter().map(|listed| self.entry(listed, version)).collect();
         Ok(entries)
     }
 

@@ -15,7 +15,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::background::Background;
 use super::content::{Content, PAGE, Shared, errno, next_page, pages, read_all, write_all};
-use super::node::Node;
+use super::node::{MODIFIED, Node};
 use super::rangeset::RangeSet;
 use crate::api::Errno;
 
@@ -189,7 +189,7 @@ impl Content {
             landed.push(free.acquire().await);
         }
         if !node.owns_size() {
-            node.expire();
+            node.invalidate(MODIFIED);
         }
         if let Err(errno) = result.get() {
             self.failure.set(errno);

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
+use std::ops::Range;
 use std::rc::{Rc, Weak};
 use std::task::Waker;
 
@@ -11,12 +12,12 @@ use fuse_compat::wire::abi::{FileLock, FopenFlags, InitFlags, Opcode};
 
 use super::background::Background;
 use super::content::{Content, PAGE};
-use super::node::Node;
+use super::node::{DATA, Node};
 use super::poll::Poller;
 use super::setattr::lock_owner;
 use crate::api::{
-    Backing, Chunks, Cx, Errno, File, IoctlCall, IoctlReply, Lock, LockKind, LockOwner, LockRange, MapRequest, Op,
-    OpenFlags, Readiness, Vnode,
+    AttrMask, Backing, Chunks, Cx, Errno, File, IoctlCall, IoctlReply, Lock, LockKind, LockOwner, LockRange,
+    MapRequest, Op, OpenFlags, Readiness, Vnode,
 };
 
 pub const SEEK_DATA: u32 = 3;
@@ -108,6 +109,12 @@ impl FuseFile {
         self.content.get().ok_or(Errno::ENODEV)
     }
 
+    /// Its size, asked for if need be.
+    async fn size(&self, cx: Cx<'_>) -> Result<u64, Errno> {
+        let attr = self.node.valid(cx.caller, Some(self.fh()), AttrMask::SIZE).await?;
+        Ok(attr.size)
+    }
+
     // Reading.
 
     async fn read_direct(&self, cx: Cx<'_>, at: u64, len: usize) -> Result<Chunks, Errno> {
@@ -121,6 +128,7 @@ impl FuseFile {
                 .calls(cx)
                 .read(&self.handle, at + done as u64, size as u32, owner)
                 .await;
+            self.node.accessed();
             let data = match asked {
                 Err(_) if done > 0 => break,
                 data => data?,
@@ -141,7 +149,7 @@ impl FuseFile {
         let wanted_end = at.saturating_add(len as u64);
         let always = self.node.fs.negotiated(InitFlags::AUTO_INVAL_DATA);
         if always || wanted_end > self.node.known().size {
-            self.node.valid(cx.caller, Some(self.fh())).await?;
+            self.size(cx).await?;
         }
         let pages = self.pages()?;
         let mut end = wanted_end.min(self.node.known().size);
@@ -151,7 +159,7 @@ impl FuseFile {
         let ahead = self.read_ahead_target(at, end);
         if pages.valid_until(at) < end {
             pages
-                .load(&self.node, cx.caller, &self.handle, at..end.max(ahead))
+                .read_in(&self.node, cx.caller, &self.handle, at..end.max(ahead))
                 .await?;
             self.ahead.set(end.max(ahead));
         } else if ahead > self.ahead.get() {
@@ -168,12 +176,7 @@ impl FuseFile {
 
     /// How far a reader of this range will probably go. Sequential readers get a window that grows.
     fn read_ahead_target(&self, at: u64, end: u64) -> u64 {
-        let most = self
-            .node
-            .fs
-            .connection
-            .negotiated()
-            .map_or(0, |n| u64::from(n.max_readahead));
+        let most = self.most_ahead();
         if at != self.next.get() {
             self.window.set(FIRST_WINDOW);
             return end;
@@ -186,15 +189,43 @@ impl FuseFile {
         (end + window).div_ceil(PAGE) * PAGE
     }
 
-    fn spawn_read_ahead(&self, cx: Cx<'_>, range: std::ops::Range<u64>) {
+    fn most_ahead(&self) -> u64 {
+        let negotiated = self.node.fs.connection.negotiated();
+        negotiated.map_or(0, |n| n.max_readahead.into())
+    }
+
+    fn spawn_read_ahead(&self, cx: Cx<'_>, range: Range<u64>) {
         let (node, handle) = (self.node.clone(), self.handle.clone());
         let (Ok(content), client) = (self.pages().cloned(), Background::of(cx.caller)) else {
             return;
         };
         cx.host.spawn(Box::pin(async move {
             // Whoever wants the data will ask again, and see the error.
-            let _ = content.load(&node, &client, &handle, range).await;
+            let _ = content.read_in(&node, &client, &handle, range).await;
         }));
+    }
+
+    async fn advised(&self, cx: Cx<'_>, range: Range<u64>, wanted: bool) -> Result<(), Errno> {
+        let Ok(pages) = self.pages() else {
+            return Ok(());
+        };
+        if wanted {
+            let end = range.end.min(range.start.saturating_add(self.most_ahead()));
+            self.spawn_read_ahead(cx, range.start..end);
+            return Ok(());
+        }
+        // Errors are told later.
+        let _ = self.node.write_back_data().await;
+        // Only whole pages, and the last one of the file.
+        let start = range.start.next_multiple_of(PAGE);
+        let end = match range.end < self.node.known().size {
+            true => range.end / PAGE * PAGE,
+            false => u64::MAX,
+        };
+        if start < end {
+            pages.invalidate(start..end);
+        }
+        Ok(())
     }
 
     async fn read_stream(&self, cx: Cx<'_>, len: usize) -> Result<Chunks, Errno> {
@@ -234,7 +265,7 @@ impl FuseFile {
             .await
         {
             Err(Errno::ENOSYS) => {
-                let size = self.node.valid(cx.caller, Some(self.fh())).await?.size;
+                let size = self.size(cx).await?;
                 if from >= size {
                     return Err(Errno::ENXIO);
                 }
@@ -267,7 +298,7 @@ impl FuseFile {
         {
             content.zeroed(offset..end)?;
         }
-        self.node.expire_data();
+        self.node.invalidate(DATA);
         Ok(())
     }
 
@@ -353,7 +384,9 @@ impl FuseFile {
         }
         written?;
         self.node.calls(cx).flush(&self.handle, lock_owner(files)).await?;
-        self.node.blocks_stale.set(cached);
+        if cached {
+            self.node.invalidate(AttrMask::BLOCKS);
+        }
         Ok(())
     }
 }
@@ -430,7 +463,7 @@ impl File for FuseFile {
     }
 
     fn end<'a>(&'a self, cx: Cx<'a>) -> Op<'a, u64> {
-        Box::pin(async move { Ok(self.node.valid(cx.caller, Some(self.fh())).await?.size) })
+        Box::pin(self.size(cx))
     }
 
     fn seek_data<'a>(&'a self, cx: Cx<'a>, from: u64, hole: bool) -> Op<'a, u64> {
@@ -443,6 +476,10 @@ impl File for FuseFile {
 
     fn fsync<'a>(&'a self, cx: Cx<'a>, data_only: bool) -> Op<'a, ()> {
         Box::pin(self.sync(cx, data_only))
+    }
+
+    fn advise<'a>(&'a self, cx: Cx<'a>, range: Range<u64>, wanted: bool) -> Op<'a, ()> {
+        Box::pin(self.advised(cx, range, wanted))
     }
 
     fn write_back<'a>(&'a self, _cx: Cx<'a>) -> Op<'a, ()> {

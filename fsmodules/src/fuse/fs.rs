@@ -26,6 +26,7 @@ pub struct FuseFs {
     description: Description,
     /// `MS_SYNCHRONOUS`: every write is followed by FSYNC.
     pub synchronous: bool,
+    pub read_only: bool,
     nodes: RefCell<HashMap<u64, Weak<Node>>>,
     /// Counts changes of attributes, so that replies which were overtaken by one are recognised.
     attr_version: Cell<u64>,
@@ -58,6 +59,7 @@ impl FuseFs {
             host: cx.host.clone(),
             description,
             synchronous: request.flags.contains(crate::api::MountFlags::SYNCHRONOUS),
+            read_only: request.flags.contains(crate::api::MountFlags::RDONLY),
             nodes: RefCell::default(),
             attr_version: Cell::new(1),
             epoch: Cell::new(0),

@@ -15,7 +15,14 @@ use super::content::Content;
 use super::fs::FuseFs;
 use super::locks::LockTable;
 use super::perm;
-use crate::api::{Access, Cx, Errno, FileKind, Name};
+use crate::api::{Access, AttrMask, Cx, Errno, FileKind, Name, Time};
+
+/// What a change of a directory's names, or of a file's data, changes at least (`FUSE_STATX_MODIFY`).
+pub const MODIFIED: AttrMask = AttrMask::MTIME.union(AttrMask::CTIME).union(AttrMask::BLOCKS);
+/// What a write changes (`FUSE_STATX_MODSIZE`).
+pub const DATA: AttrMask = MODIFIED.union(AttrMask::SIZE);
+/// What permissions depend on.
+const PERMISSIONS: AttrMask = AttrMask::MODE.union(AttrMask::UID).union(AttrMask::GID);
 
 /// A name in a directory, as the last LOOKUP or READDIRPLUS has told.
 struct KnownName {
@@ -41,8 +48,10 @@ pub struct Node {
     attr_version: Cell<u64>,
     /// The server has yet to be told the times of change.
     pub times_dirty: Cell<bool>,
-    /// How many blocks it takes is to be asked anew, even where all else is fresh.
-    pub blocks_stale: Cell<bool>,
+    /// What is to be asked anew, even where the rest is fresh (`inval_mask`).
+    invalid: Cell<AttrMask>,
+    /// The time of birth, if STATX has told it.
+    pub btime: Cell<Option<Time>>,
     names: RefCell<HashMap<Name, KnownName>>,
     pub link: RefCell<Option<Bytes>>,
     /// READDIRPLUS would have paid: a child has been looked up since the last one.
@@ -70,7 +79,8 @@ impl Node {
             attr_expires: Cell::new(Duration::ZERO),
             attr_version: Cell::new(0),
             times_dirty: Cell::new(false),
-            blocks_stale: Cell::new(false),
+            invalid: Cell::new(AttrMask::BTIME),
+            btime: Cell::new(None),
             names: RefCell::default(),
             link: RefCell::default(),
             plus_useful: Cell::new(false),
@@ -116,12 +126,31 @@ impl Node {
         self.attr.set(attr);
     }
 
-    pub fn is_fresh(&self) -> bool {
-        self.fs.now() < self.attr_expires.get()
+    /// Can these be told without asking?
+    pub fn knows(&self, asked: AttrMask) -> bool {
+        self.fs.now() < self.attr_expires.get() && !asked.intersects(self.invalid.get() - self.own())
     }
 
+    /// These are to be asked anew (`fuse_invalidate_attr_mask`).
+    pub fn invalidate(&self, changed: AttrMask) {
+        self.invalid.set(self.invalid.get() | changed);
+    }
+
+    /// The server has told these.
+    pub fn told(&self, told: AttrMask) {
+        self.invalid.set(self.invalid.get() - told);
+    }
+
+    /// All are to be asked anew.
     pub fn expire(&self) {
-        self.attr_expires.set(Duration::ZERO);
+        self.invalidate(AttrMask::BASIC);
+    }
+
+    /// A read has changed the time of access (`fuse_invalidate_atime`).
+    pub fn accessed(&self) {
+        if !self.fs.read_only {
+            self.invalidate(AttrMask::ATIME);
+        }
     }
 
     /// Takes the attributes of a reply, unless a change has overtaken it since `version` was noted.
@@ -133,7 +162,7 @@ impl Node {
         let old = self.attr.replace(attr);
         self.attr_version.set(self.fs.next_attr_version());
         self.attr_expires.set(expires);
-        self.blocks_stale.set(false);
+        self.told(AttrMask::BASIC);
         if let Some(content) = self.content().filter(|_| !self.owns_size()) {
             if old.size != attr.size {
                 content.resize(attr.size);
@@ -167,7 +196,7 @@ impl Node {
     pub fn resized(&self, size: u64) {
         let attr = Attr { size, ..self.known() };
         self.changed(attr, self.attr_expires.get());
-        self.expire_data();
+        self.invalidate(DATA);
     }
 
     /// It has been written to up to there, of which the server has yet to hear.
@@ -183,14 +212,6 @@ impl Node {
             _ => attr.nlink.saturating_sub(1),
         };
         self.changed(attr, self.attr_expires.get());
-    }
-
-    /// What the server shows of the data is to be asked anew.
-    pub fn expire_data(&self) {
-        match self.owns_size() {
-            true => self.blocks_stale.set(true),
-            false => self.expire(),
-        }
     }
 
     /// The server has delivered less than the known size promised (`fuse_read_update_size`).
@@ -219,10 +240,10 @@ impl Node {
         Ok(self.corrected(out.attr))
     }
 
-    /// Valid attributes, asked for if need be.
-    pub async fn valid(&self, client: &dyn Client, fh: Option<u64>) -> Result<Attr, Errno> {
+    /// Attributes of which these are valid, asked for if need be.
+    pub async fn valid(&self, client: &dyn Client, fh: Option<u64>, asked: AttrMask) -> Result<Attr, Errno> {
         self.check()?;
-        if self.is_fresh() {
+        if self.knows(asked) {
             Ok(self.known())
         } else {
             self.refresh(client, fh).await
@@ -245,8 +266,8 @@ impl Node {
         if !concerned {
             return self.check();
         }
-        let was_fresh = self.is_fresh();
-        let mut allowed = test(&self.valid(cx.caller, None).await?);
+        let was_fresh = self.knows(PERMISSIONS);
+        let mut allowed = test(&self.valid(cx.caller, None, PERMISSIONS).await?);
         if !allowed && was_fresh {
             allowed = test(&self.refresh(cx.caller, None).await?);
         }
@@ -335,7 +356,7 @@ impl Node {
 
     /// NOTIFY_INVAL_ENTRY and NOTIFY_DELETE.
     pub fn drop_name(&self, name: &Name, child: Option<u64>, expire_only: bool) -> Result<(), Errno> {
-        self.expire();
+        self.invalidate(MODIFIED);
         let known = self.names.borrow_mut().remove(name).ok_or(Errno::ENOENT)?;
         if let Some(child) = child
             && known.child.as_ref().is_none_or(|node| node.nodeid() != child)

@@ -9,7 +9,7 @@ use super::dirty::pause;
 use super::file::FuseFile;
 use super::node::Node;
 use super::perm;
-use crate::api::{Access, Cx, Errno, FileKind, SetAttr, SetTime};
+use crate::api::{Access, AttrMask, Cx, Errno, FileKind, SetAttr, SetTime};
 
 /// The owner of locks, as a server sees it.
 pub fn lock_owner(files_id: u64) -> u64 {
@@ -108,7 +108,7 @@ impl Node {
             }
         }
         self.changed(attr, expiry(self.fs.now(), out.attr_valid, out.attr_valid_nsec));
-        self.blocks_stale.set(false);
+        self.told(AttrMask::BASIC);
         Ok(())
     }
 
@@ -189,7 +189,7 @@ impl Node {
 
     /// Gives the attributes by which it was decided.
     async fn check_change(&self, cx: Cx<'_>, change: &SetAttr<'_>) -> Result<Attr, Errno> {
-        let attr = self.valid(cx.caller, None).await?;
+        let attr = self.known();
         if !perm::may_change(cx.caller.ids(), &attr, change) {
             return Err(Errno::EPERM);
         }

@@ -32,7 +32,7 @@ impl Content {
                     return Err(Errno::ENOMEM);
                 }
             }
-            self.load(node, client, handle, gap).await?;
+            self.read_in(node, client, handle, gap).await?;
         }
         Ok(())
     }

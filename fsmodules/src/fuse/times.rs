@@ -6,7 +6,7 @@ use fuse_compat::wire::abi::{Attr, InitFlags, SetattrIn, SetattrValid};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::node::Node;
-use crate::api::{Errno, FileKind};
+use crate::api::{AttrMask, Errno, FileKind};
 
 /// Since 1970, in seconds and nanoseconds. As fine as the kernel's times of files: they are those of the last tick.
 fn now() -> (u64, u32) {
@@ -15,6 +15,14 @@ fn now() -> (u64, u32) {
 }
 
 impl Node {
+    /// What is known here before the server knows (`fuse_get_cache_mask`).
+    pub fn own(&self) -> AttrMask {
+        match self.owns_size() {
+            true => AttrMask::SIZE | AttrMask::MTIME | AttrMask::CTIME,
+            false => AttrMask::empty(),
+        }
+    }
+
     /// Are size and times ours, whatever the server says of them?
     pub fn owns_size(&self) -> bool {
         self.kind == FileKind::Regular && self.fs.negotiated(InitFlags::WRITEBACK_CACHE)
@@ -52,8 +60,9 @@ impl Node {
 
     /// What is known about it has been changed, but not its data: the server hears of that at once.
     pub async fn touch_ctime(&self, client: &dyn Client) {
+        self.invalidate(AttrMask::CTIME);
         if !self.owns_size() {
-            return self.expire();
+            return;
         }
         let mut attr = self.known();
         (attr.ctime, attr.ctimensec) = now();

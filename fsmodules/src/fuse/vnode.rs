@@ -10,16 +10,14 @@ use fuse_compat::wire::abi::{self, FopenFlags, InitFlags, Opcode};
 use super::dirfile::DirFile;
 use super::dirty::pause;
 use super::file::FuseFile;
-use super::node::{Node, check_name};
+use super::node::{MODIFIED, Node, check_name};
 use super::perm;
 use crate::api::{
-    Access, Attr, AttrQuery, Created, Cx, Errno, File, FileKind, Name, Op, OpenFlags, RenameFlags, SetAttr, StatFs,
-    Time, Vnode, XattrFlags,
+    Access, Attr, AttrMask, AttrQuery, Created, Cx, Errno, File, FileKind, Name, Op, OpenFlags, RenameFlags, SetAttr,
+    StatFs, Time, Vnode, XattrFlags,
 };
 
 const SUPER_MAGIC: u64 = 0x6573_5546;
-const STATX_BASIC_STATS: u32 = 0x7ff;
-const STATX_BTIME: u32 = 0x800;
 
 /// The largest power of two that is not larger; 4096 if the server leaves it open.
 fn block_size(told: u32) -> u32 {
@@ -56,32 +54,37 @@ impl Node {
         self.fs.connection.by(cx.caller)
     }
 
+    /// `fuse_update_get_attr`
     async fn attributes(&self, cx: Cx<'_>, query: AttrQuery) -> Result<Attr, Errno> {
         self.check()?;
         let known = self.fs.connection.negotiated().is_some();
-        let fresh = self.is_fresh() && !self.blocks_stale.get();
-        if (query.cached && known || fresh) && !query.force {
-            return Ok(shown(&self.known()));
-        }
-        if query.btime && !self.fs.connection.lacks(Opcode::STATX) && self.speaks(39) {
-            let version = self.fs.attr_version();
-            match self
-                .calls(cx)
-                .statx(self.nodeid(), STATX_BASIC_STATS | STATX_BTIME)
-                .await
-            {
-                Ok(out) if FileKind::from_mode(out.mode.into()) == Some(self.kind) => {
-                    return Ok(self.learn_statx(&out, version));
-                }
-                Ok(_) => {
-                    self.turn_bad();
-                    return Err(Errno::EIO);
-                }
+        let suffices =
+            |asked| asked == AttrMask::empty() || !query.force && (query.cached && known || self.knows(asked));
+        let has_statx = self.speaks(39) && !self.fs.connection.lacks(Opcode::STATX);
+        if query.mask.contains(AttrMask::BTIME) && has_statx && !suffices(query.mask) {
+            match self.ask_statx(cx).await {
                 Err(Errno::ENOSYS) => {}
-                Err(errno) => return Err(errno),
+                told => return told,
             }
         }
+        if suffices(query.mask & AttrMask::BASIC) {
+            return Ok(Attr {
+                btime: self.btime.get(),
+                ..shown(&self.known())
+            });
+        }
         Ok(shown(&self.refresh(cx.caller, None).await?))
+    }
+
+    async fn ask_statx(&self, cx: Cx<'_>) -> Result<Attr, Errno> {
+        let version = self.fs.attr_version();
+        let mask = (AttrMask::BASIC | AttrMask::BTIME).bits();
+        let out = self.calls(cx).statx(self.nodeid(), mask).await?;
+        if FileKind::from_mode(out.mode.into()) != Some(self.kind) {
+            self.turn_bad();
+            return Err(Errno::EIO);
+        }
+        Ok(self.learn_statx(&out, version))
     }
 
     pub fn speaks(&self, minor: u32) -> bool {
@@ -108,14 +111,19 @@ impl Node {
             blksize: out.blksize,
             flags: 0,
         };
-        if out.mask & STATX_BASIC_STATS == STATX_BASIC_STATS {
+        let told = AttrMask::from_bits_truncate(out.mask);
+        if told.contains(AttrMask::BASIC) {
             self.learn(
                 attr,
                 expiry(self.fs.now(), out.attr_valid, out.attr_valid_nsec),
                 version,
             );
         }
-        let birth = (out.mask & STATX_BTIME != 0).then(|| time(out.btime.tv_sec as u64, out.btime.tv_nsec));
+        let birth = told
+            .contains(AttrMask::BTIME)
+            .then(|| time(out.btime.tv_sec as u64, out.btime.tv_nsec));
+        self.btime.set(birth);
+        self.told(AttrMask::BTIME);
         Attr {
             btime: birth,
             ..shown(&self.corrected(attr))
@@ -131,7 +139,7 @@ impl Node {
     ) -> Result<Rc<Node>, Errno> {
         match entry {
             Ok(entry) => {
-                self.expire();
+                self.invalidate(MODIFIED);
                 self.adopt_child(name, entry, version)
             }
             Err(errno) => {
@@ -247,7 +255,7 @@ impl Node {
 
     /// A name of this directory has been removed.
     async fn lost_name(&self, cx: Cx<'_>, name: &Name) {
-        self.expire();
+        self.invalidate(MODIFIED);
         if let Some(victim) = self.forget_name(name) {
             victim.lose_name(cx).await;
         }
@@ -284,7 +292,7 @@ impl Node {
         if !self.fs.options.default_permissions || self.known().mode & 0o1000 == 0 {
             return Ok(());
         }
-        let victim = self.child(cx, name).await?.valid(cx.caller, None).await?;
+        let victim = self.child(cx, name).await?.known();
         if perm::may_remove(cx.caller.ids(), &self.known(), &victim) {
             Ok(())
         } else {
@@ -344,8 +352,8 @@ impl Node {
     }
 
     async fn renamed(&self, cx: Cx<'_>, name: &Name, to_dir: &Node, to: &Name, exchange: bool) {
-        self.expire();
-        to_dir.expire();
+        self.invalidate(MODIFIED);
+        to_dir.invalidate(MODIFIED);
         let (moved, other) = (self.take_name(name), to_dir.take_name(to));
         if let Some((child, expires)) = moved {
             to_dir.remember(to, child.clone(), expires);
@@ -390,7 +398,9 @@ impl Node {
         if cached && let Some(target) = self.link.borrow().clone() {
             return Ok(target);
         }
-        let target = self.calls(cx).readlink(self.nodeid()).await?;
+        let target = self.calls(cx).readlink(self.nodeid()).await;
+        self.accessed();
+        let target = target?;
         if cached {
             self.link.replace(Some(target.clone()));
         }
@@ -485,7 +495,7 @@ impl Vnode for Node {
             };
             let version = self.fs.attr_version();
             let (entry, handle) = self.calls(cx).tmpfile(self.nodeid(), new, flags.bits()).await?;
-            self.expire();
+            self.invalidate(MODIFIED);
             let node = self.fs.adopt(entry, version)?;
             let file = FuseFile::new(node.clone(), handle, flags)?;
             Ok(Created {

@@ -6,8 +6,9 @@ use fuse_compat::wire::abi::{FopenFlags, InitFlags, WRITE_KILL_SUIDGID};
 use super::background::Background;
 use super::content::PAGE;
 use super::file::FuseFile;
+use super::node::DATA;
 use super::setattr::lock_owner;
-use crate::api::{Cx, Errno};
+use crate::api::{AttrMask, Cx, Errno};
 
 impl FuseFile {
     /// How much of it a file may take there (`generic_write_checks`).
@@ -27,7 +28,8 @@ impl FuseFile {
         let node = &self.node;
         let cached = node.owns_size() && !self.is_direct();
         if cached {
-            node.valid(cx.caller, Some(self.fh())).await?;
+            node.valid(cx.caller, Some(self.fh()), AttrMask::SIZE | AttrMask::MODE)
+                .await?;
         }
         let alone = node.write_lock.lock().await;
         let at = match append {
@@ -145,7 +147,7 @@ impl FuseFile {
             .write(&self.handle, at, data.slice(..len), 0, owner)
             .await?;
         self.position.set(at + n as u64);
-        self.node.expire();
+        self.node.invalidate(DATA);
         self.readiness_changed();
         Ok((n, at + n as u64))
     }
