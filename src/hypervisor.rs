@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -70,6 +70,8 @@ pub struct Hypervisor {
     nowhere: OwnedFd,
     /// umvu's own process id, for paths to its descriptors.
     pub pid: u32,
+    /// Is umvu root's, so that programs of the view can be other users than it?
+    pub is_privileged: bool,
     clock: Instant,
 }
 
@@ -125,6 +127,7 @@ impl Hypervisor {
             owners,
             nowhere,
             pid: std::process::id(),
+            is_privileged: rustix::process::geteuid().is_root(),
             clock,
         }))
     }
@@ -163,11 +166,6 @@ impl Hypervisor {
     /// The empty directory.
     pub fn nowhere(&self) -> BorrowedFd<'_> {
         self.nowhere.as_fd()
-    }
-
-    /// The path under which any process of this user opens one of umvu's own descriptors anew.
-    pub fn reopen_path(&self, fd: &impl AsRawFd) -> Vec<u8> {
-        format!("/proc/{}/fd/{}", self.pid, fd.as_raw_fd()).into_bytes()
     }
 }
 

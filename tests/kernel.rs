@@ -109,6 +109,26 @@ fn model_of_writing_back() {
     model(OPTIONS[1]);
 }
 
+/// What root starts can become another user, also in a view of root's.
+#[test]
+fn others() {
+    if !has_kernel_fuse("others") {
+        return;
+    }
+    let script = include_str!("root/others.sh");
+    let run = |program: &str, first: &str| {
+        let work = Work::new();
+        let command = work
+            .as_tester("timeout")
+            .args(["-k", "5", "60", program, first, "sh", "-c", script])
+            .output();
+        command.unwrap()
+    };
+    let kernel = run("unshare", "-m");
+    stdout(&kernel);
+    assert_same(&run("umvu", "--"), &kernel);
+}
+
 macro_rules! scenarios {
     ($($name:ident),* $(,)?) => {
         $(#[test] fn $name() { compare(stringify!($name)); })*

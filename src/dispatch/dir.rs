@@ -1,7 +1,5 @@
 //! Directories: reading them, making them, standing in them.
 
-use std::os::fd::AsRawFd;
-
 use fsmodules::api::{Access, DirEntry, Errno, FileKind};
 
 use crate::abi;
@@ -9,6 +7,7 @@ use crate::task::OpenFile;
 use crate::trap::Reply;
 use crate::view::{Events, Place, VirtualPlace};
 
+use super::carrier::Way;
 use super::context::{CWD, Slot};
 use super::io::served;
 use super::{Ctx, host};
@@ -127,16 +126,23 @@ async fn enter(cx: &Ctx, place: VirtualPlace) -> Result<Reply, Errno> {
 
 /// Makes a directory the working directory, in the view and as far as the kernel has it.
 pub async fn move_to(cx: &Ctx, place: Place) -> Result<(), Errno> {
-    let mut path = match &place {
-        Place::Host(place) => place.bytes(),
-        Place::Virtual(_) => cx.hv.reopen_path(&cx.hv.nowhere().as_raw_fd()),
-    };
-    path.push(0);
-    let slot = cx.scratch().await?;
-    cx.write(slot.address, &path)?;
-    cx.run(libc::SYS_chdir, [slot.address, 0, 0, 0, 0, 0]).await?;
+    match &place {
+        Place::Host(host) => kernel_moves(cx, &host.bytes()).await?,
+        Place::Virtual(_) => {
+            let way = Way::to(cx, cx.hv.nowhere()).await?;
+            let moved = kernel_moves(cx, &way.path).await;
+            way.end(cx).await?;
+            moved?;
+        }
+    }
     cx.task.fs().set_cwd(place);
     Ok(())
+}
+
+async fn kernel_moves(cx: &Ctx, path: &[u8]) -> Result<(), Errno> {
+    let slot = cx.scratch().await?;
+    cx.write(slot.address, &[path, b"\0"].concat())?;
+    cx.run(libc::SYS_chdir, [slot.address, 0, 0, 0, 0, 0]).await.map(drop)
 }
 
 pub async fn getcwd(cx: &Ctx) -> Result<Reply, Errno> {

@@ -3,18 +3,20 @@
 //! A virtual program is executed from its page cache, the memory file behind its placeholders. `#!` lines are read
 //! here whenever the script or its interpreter may be virtual, as the kernel's own reading would look on the host.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use fsmodules::api::{Backing, Errno, FileKind, MapRequest, MountFlags, OpenFlags};
+use rustix::fs::OFlags;
 
 use crate::abi::{RawCall, is_restart};
 use crate::task::{Executing, Mm, OpenFile, Task};
 use crate::trap::Reply;
 use crate::view::{Events, Place, VirtualPlace, WalkFlags};
 
+use super::carrier::Way;
 use super::context::{CWD, HostFile, Target, host_file};
-use super::install::PAGE;
+use super::install::{PAGE, anew};
 use super::{Ctx, elf, ids, lease, owners};
 
 /// `BINPRM_BUF_SIZE`: as much of a script as the kernel looks at.
@@ -279,6 +281,9 @@ async fn run(cx: &Ctx, executable: Executable, invocation: Invocation) -> Result
             fs.root.replace(home);
         }
         block.unmap(cx).await;
+        for way in path.ways {
+            way.end(cx).await?;
+        }
     } else {
         // A process whose memory cannot be written has other troubles.
         let _ = show_name(cx, &invocation.name);
@@ -296,6 +301,8 @@ async fn run(cx: &Ctx, executable: Executable, invocation: Invocation) -> Result
 /// What the kernel is given to execute, and what must live until it has it.
 struct Kernels {
     path: Vec<u8>,
+    /// The ways to the program and its interpreter, where they are umvu's files.
+    ways: Vec<Way>,
     _copy: Option<Rc<OwnedFd>>,
     _interpreter: Option<Rc<OpenFile>>,
 }
@@ -303,6 +310,7 @@ struct Kernels {
 async fn host_program(cx: &Ctx, file: &HostFile) -> Result<Kernels, Errno> {
     let as_it_is = || Kernels {
         path: file.path.clone(),
+        ways: Vec::new(),
         _copy: None,
         _interpreter: None,
     };
@@ -322,20 +330,19 @@ async fn host_program(cx: &Ctx, file: &HostFile) -> Result<Kernels, Errno> {
 }
 
 async fn virtual_program(cx: &Ctx, open: &OpenFile) -> Result<Kernels, Errno> {
-    let path = memory_path(cx, open).await?;
-    let opened = {
-        use std::os::unix::ffi::OsStrExt;
-        std::fs::File::open(std::ffi::OsStr::from_bytes(&path))
-    };
-    let patched = match opened {
-        Ok(opened) => with_interpreter(cx, &opened).await?,
-        Err(_) => None,
-    };
-    Ok(patched.unwrap_or(Kernels {
-        path,
+    let memory = memory_of(cx, open).await?;
+    if let Some(opened) = anew(memory, OFlags::RDONLY)
+        && let Some(patched) = with_interpreter(cx, &opened.into()).await?
+    {
+        return Ok(patched);
+    }
+    let way = Way::to(cx, memory).await?;
+    Ok(Kernels {
+        path: way.path.clone(),
+        ways: vec![way],
         _copy: None,
         _interpreter: None,
-    }))
+    })
 }
 
 /// The program's copy with another interpreter, if the kernel would not find the one that the view has.
@@ -343,30 +350,35 @@ async fn with_interpreter(cx: &Ctx, program: &std::fs::File) -> Result<Option<Ke
     let Some(interpreter) = elf::interpreter(program) else {
         return Ok(None);
     };
-    let (path, open) = match cx.target(CWD, &interpreter.path, true).await? {
+    let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+    let mut ways = Vec::new();
+    let (copy, interpreter) = match cx.target(CWD, &interpreter.path, true).await? {
         Target::Native => return Ok(None),
         Target::Host(file) if file.path == interpreter.path => return Ok(None),
-        Target::Host(file) => (file.path, None),
+        Target::Host(file) => {
+            let mut programs = cx.hv.programs.borrow_mut();
+            (programs.with_interpreter(program, &interpreter, &file.path), None)
+        }
+        // The path of an open file means that file only now.
         Target::Virtual(place) => match open_virtual(cx, &place).await? {
-            Opened { file: Some(file), .. } => (memory_path(cx, &file).await?, Some(file)),
+            Opened { file: Some(file), .. } => {
+                let way = Way::to(cx, memory_of(cx, &file).await?).await?;
+                let copy = elf::copy(program, &interpreter, &way.path).map(Rc::new);
+                ways.push(way);
+                (copy, Some(file))
+            }
             _ => return Err(Errno::EACCES),
         },
     };
-    let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
-    // The path of an open file means that file only now.
-    let copy = match open {
-        Some(_) => elf::copy(program, &interpreter, &path).map(Rc::new),
-        None => cx
-            .hv
-            .programs
-            .borrow_mut()
-            .with_interpreter(program, &interpreter, &path),
-    };
     let copy = copy.map_err(errno)?;
+    let way = Way::to(cx, &copy).await?;
+    let path = way.path.clone();
+    ways.push(way);
     Ok(Some(Kernels {
-        path: cx.hv.reopen_path(&copy),
+        path,
+        ways,
         _copy: Some(copy),
-        _interpreter: open,
+        _interpreter: interpreter,
     }))
 }
 
@@ -399,8 +411,8 @@ pub async fn set_comm(cx: &Ctx, comm: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Fills the page cache of a program, and gives the path by which the kernel can execute it.
-async fn memory_path(cx: &Ctx, open: &OpenFile) -> Result<Vec<u8>, Errno> {
+/// Fills the page cache of a program, and gives the memory from which the kernel can execute it.
+async fn memory_of<'a>(cx: &Ctx, open: &'a OpenFile) -> Result<BorrowedFd<'a>, Errno> {
     let file = open.file.as_ref().ok_or(Errno::EACCES)?;
     let len = file.end(cx.cx()).await?;
     file.map(
@@ -414,7 +426,7 @@ async fn memory_path(cx: &Ctx, open: &OpenFile) -> Result<Vec<u8>, Errno> {
     )
     .await?;
     match file.backing() {
-        Backing::Memory(memory) => Ok(cx.hv.reopen_path(&memory)),
+        Backing::Memory(memory) => Ok(memory),
         _ => Err(Errno::EACCES),
     }
 }

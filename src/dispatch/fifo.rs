@@ -4,7 +4,7 @@
 //! the kernel waits for the other side, and reads, writes and polls; what concerns the node is answered as for any
 //! other virtual file.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 
 use fsmodules::api::{Access, Errno, OpenFlags, Vnode};
@@ -54,7 +54,7 @@ fn nameless() -> Result<OwnedFd, Errno> {
         let opened = made.and_then(|()| {
             let pipe = rustix::fs::open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
             rustix::fs::unlink(&path)?;
-            pipe
+            open_to_all(pipe?)
         });
         match opened {
             Ok(pipe) => return Ok(pipe),
@@ -62,6 +62,13 @@ fn nameless() -> Result<OwnedFd, Errno> {
         }
     }
     Err(error)
+}
+
+/// Lets any user open a nameless FIFO or pipe who has a way to it: programs of root's view can be anybody.
+pub fn open_to_all(pipe: OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    rustix::fs::chmod(path, Mode::from_raw_mode(0o666))?;
+    Ok(pipe)
 }
 
 /// open(2) of a virtual FIFO, which waits for the other side; the descriptor.

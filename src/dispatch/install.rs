@@ -11,6 +11,7 @@ use crate::task::OpenFile;
 use crate::trap::{self, Reply};
 
 use super::Ctx;
+use super::carrier::Way;
 use super::context::CWD;
 
 /// The page size of x86-64, and of every guest mapping made here.
@@ -89,7 +90,7 @@ fn is_highest(cx: &Ctx, fd: i32) -> bool {
 }
 
 /// Another description of one of umvu's own files.
-fn anew(fd: BorrowedFd<'_>, flags: OFlags) -> Option<OwnedFd> {
+pub fn anew(fd: BorrowedFd<'_>, flags: OFlags) -> Option<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).ok()
 }
@@ -109,12 +110,13 @@ fn is_open(cx: &Ctx, fd: i32) -> bool {
 
 /// Lets the guest open one of umvu's own descriptors anew, at the lowest free number.
 pub async fn reopen(cx: &Ctx, fd: BorrowedFd<'_>, flags: OpenFlags) -> Result<i32, Errno> {
-    let mut path = cx.hv.reopen_path(&fd.as_raw_fd());
-    path.push(0);
+    let way = Way::to(cx, fd).await?;
     let slot = cx.scratch().await?;
-    cx.write(slot.address, &path)?;
+    cx.write(slot.address, &[&way.path[..], b"\0"].concat())?;
     let args = [CWD as u64, slot.address, flags.bits().into(), 0, 0, 0];
-    Ok(cx.run(libc::SYS_openat, args).await? as i32)
+    let opened = cx.run(libc::SYS_openat, args).await;
+    way.end(cx).await?;
+    Ok(opened? as i32)
 }
 
 /// Moves a placeholder from the number that the kernel chose to where the filter sees it, unless a standard

@@ -6,6 +6,7 @@
 
 mod agent;
 mod aio;
+mod carrier;
 mod context;
 mod copy;
 mod dir;

@@ -19,7 +19,7 @@ use crate::view::Events;
 
 use super::context::{CWD, Slot, Target};
 use super::install::{catch_peers, put, reopen};
-use super::{Ctx, upkeep};
+use super::{Ctx, fifo, upkeep};
 
 /// As much ancillary data as the kernel lets a message carry, and more than any program sends.
 const MAX_CONTROL: u64 = 1 << 16;
@@ -189,7 +189,9 @@ async fn send_changed(
 
 /// Gives the guest a pipe to send in place of a file.
 async fn depart(cx: &Ctx, file: Rc<OpenFile>) -> Result<i32, Errno> {
-    let (pipe, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    let io = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
+    let (pipe, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io)?;
+    let end = fifo::open_to_all(end).map_err(io)?;
     let fd = reopen(cx, end.as_fd(), OpenFlags::WRONLY | OpenFlags::CLOEXEC).await?;
     if let Some(inode) = inode_of(cx, fd) {
         cx.hv.travelling.borrow_mut().push(Travelling { pipe, inode, file });
