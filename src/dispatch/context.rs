@@ -295,11 +295,15 @@ impl Ctx {
 
     /// Resolves a path as far as `flags` say. The walk is quick where the view has nothing that could match.
     pub async fn walk(&self, dirfd: i32, path: &[u8], flags: WalkFlags) -> Result<Found, Errno> {
-        let root = self.task.fs.borrow().root.borrow().clone();
         let start = match flags.contains(WalkFlags::IN_ROOT) {
             true => self.place_of(dirfd)?,
             false => self.start_of(dirfd, path)?,
         };
+        self.walk_from(start, path, flags).await
+    }
+
+    async fn walk_from(&self, start: Place, path: &[u8], flags: WalkFlags) -> Result<Found, Errno> {
+        let root = self.task.fs.borrow().root.borrow().clone();
         let links = Links {
             hv: &self.hv,
             task: &self.task,
@@ -403,10 +407,18 @@ impl Ctx {
         self.slot_or(dirfd, path, WalkFlags::PARENT, nameless).await
     }
 
-    /// As [`Ctx::slot`], for a name that is to become another file's.
-    pub async fn target_slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
-        let flags = WalkFlags::PARENT | WalkFlags::FRESH;
+    /// As [`Ctx::slot`], but who has a virtual name is left to [`Ctx::see`].
+    pub async fn unseen_slot(&self, dirfd: i32, path: &[u8]) -> Result<Slot, Errno> {
+        let flags = WalkFlags::PARENT | WalkFlags::UNSEEN;
         self.slot_or(dirfd, path, flags, nameless).await
+    }
+
+    /// Finds out who has the name.
+    pub async fn see(&self, slot: &mut NameIn, flags: WalkFlags) -> Result<(), Errno> {
+        let directory = Place::Virtual(slot.dir.clone());
+        let found = self.walk_from(directory, slot.name.as_bytes(), WalkFlags::PARENT | flags);
+        slot.child = found.await?.place;
+        Ok(())
     }
 
     /// The name that is to be made: what is no name exists.

@@ -206,13 +206,8 @@ pub async fn renameat2(cx: &Ctx) -> Result<Reply, Errno> {
     if flags.contains(RenameFlags::EXCHANGE) && flags != RenameFlags::EXCHANGE {
         return Err(Errno::EINVAL);
     }
-    let old = busy_if_special(cx.slot(cx.fd(0), &cx.path(1)?).await)?;
-    let target = cx.path(3)?;
-    let new = match flags.contains(RenameFlags::EXCHANGE) {
-        true => cx.slot(cx.fd(2), &target).await,
-        false => cx.target_slot(cx.fd(2), &target).await,
-    };
-    let new = match busy_if_special(new) {
+    let old = busy_if_special(cx.unseen_slot(cx.fd(0), &cx.path(1)?).await)?;
+    let new = match busy_if_special(cx.unseen_slot(cx.fd(2), &cx.path(3)?).await) {
         Ok(new) => new,
         Err(errno) => {
             // On the host, nobody has looked yet whether the old name's directory is there; that error comes first.
@@ -225,7 +220,7 @@ pub async fn renameat2(cx: &Ctx) -> Result<Reply, Errno> {
     match (old, new) {
         (Slot::Native, Slot::Native) => Ok(Reply::Passthrough),
         (Slot::Native | Slot::Host(_), Slot::Native | Slot::Host(_)) => host::rename(cx).await,
-        (Slot::Virtual(old), Slot::Virtual(new)) => rename(cx, &old, new, flags).await,
+        (Slot::Virtual(old), Slot::Virtual(new)) => rename(cx, old, new, flags).await,
         _ => Err(Errno::EXDEV),
     }
 }
@@ -241,14 +236,17 @@ fn busy_if_special(slot: Result<Slot, Errno>) -> Result<Slot, Errno> {
     })
 }
 
-async fn rename(cx: &Ctx, old: &NameIn, mut new: NameIn, flags: RenameFlags) -> Result<Reply, Errno> {
+async fn rename(cx: &Ctx, mut old: NameIn, mut new: NameIn, flags: RenameFlags) -> Result<Reply, Errno> {
     if !old.dir.mount.same_mount(&new.dir.mount) {
         return Err(Errno::EXDEV);
     }
     old.check_writable()?;
-    let moved = child(old)?;
-    let moved_is_directory = moved.node().kind() == FileKind::Directory;
     let exchange = flags.contains(RenameFlags::EXCHANGE);
+    cx.see(&mut old, WalkFlags::empty()).await?;
+    let moved = child(&old)?;
+    let target = if exchange { WalkFlags::empty() } else { WalkFlags::FRESH };
+    cx.see(&mut new, target).await?;
+    let moved_is_directory = moved.node().kind() == FileKind::Directory;
     if flags.contains(RenameFlags::NOREPLACE) && new.child.is_some() {
         return Err(Errno::EEXIST);
     }
@@ -269,8 +267,8 @@ async fn rename(cx: &Ctx, old: &NameIn, mut new: NameIn, flags: RenameFlags) -> 
         None => None,
         Some(_) => {
             let victim = child(&new)?;
-            check_victim(cx, old, &moved, &victim, flags)?;
-            if victim.node().id() == moved.node().id() && !exchange {
+            check_victim(cx, &old, &moved, &victim, flags)?;
+            if victim.node().id() == moved.node().id() {
                 return Ok(Reply::Return(0));
             }
             Some(victim)
@@ -284,12 +282,12 @@ async fn rename(cx: &Ctx, old: &NameIn, mut new: NameIn, flags: RenameFlags) -> 
     old.node()
         .rename(cx.cx(), &old.name, new.dir.node(), &new.name, flags)
         .await?;
-    move_dentries(old, &new, flags);
+    move_dentries(&old, &new, flags);
     new.child = None;
     let (replaced, exchanged) = if exchange { (None, victim) } else { (victim, None) };
-    tell_of_move(old, &new, &moved, replaced.as_ref());
+    tell_of_move(&old, &new, &moved, replaced.as_ref());
     if let Some(other) = exchanged {
-        tell_of_move(&new, old, &other, None);
+        tell_of_move(&new, &old, &other, None);
     }
     if let Some(victim) = replaced.filter(|_| last) {
         victim.name_was_last();

@@ -230,9 +230,6 @@ pub async fn faccessat(cx: &Ctx) -> Result<Reply, Errno> {
     if mask.contains(Access::EXECUTE) && kind == FileKind::Regular && place.mount.flags().contains(MountFlags::NOEXEC) {
         return Err(Errno::EACCES);
     }
-    if mask.is_empty() {
-        return Ok(Reply::Return(0));
-    }
     place.node().access(cx.cx(), mask).await?;
     Ok(Reply::Return(0))
 }
@@ -240,6 +237,13 @@ pub async fn faccessat(cx: &Ctx) -> Result<Reply, Errno> {
 async fn change(cx: &Ctx, place: &VirtualPlace, change: SetAttr<'_>) -> Result<Reply, Errno> {
     check_writable(place)?;
     place.node().setattr(cx.cx(), change).await?;
+    if change.mode.is_some()
+        && place.node().kind() == FileKind::Directory
+        && let Some((parent, name)) = place.dentry.named()
+    {
+        // As by `fuse_setattr`: who may enter it may have changed.
+        parent.node().doubt(&name);
+    }
     place.happened(events_of(&change));
     Ok(Reply::Return(0))
 }

@@ -1,7 +1,7 @@
 //! Extended attributes (xattr(7)), by path, by link and by descriptor.
 
 use bytes::Bytes;
-use fsmodules::api::{Errno, Name, XattrFlags};
+use fsmodules::api::{Access, AttrQuery, Caller, Errno, FileKind, Name, XattrFlags};
 
 use crate::trap::{GuestMemory, Reply};
 use crate::view::{Events, VirtualPlace};
@@ -100,6 +100,31 @@ fn name(cx: &Ctx, arg: usize) -> Result<Name, Errno> {
     Name::attribute(&bytes)
 }
 
+/// May the caller read or write an attribute of this name (`xattr_permission`)?
+async fn permission(cx: &Ctx, place: &VirtualPlace, name: &Name, how: Access) -> Result<(), Errno> {
+    let name = name.as_bytes();
+    let of = |space: &str| name.starts_with(space.as_bytes());
+    if of("security.") || of("system.") {
+        return Ok(());
+    }
+    let kind = place.node().kind();
+    let has_none = of("user.") && !matches!(kind, FileKind::Regular | FileKind::Directory);
+    if has_none || of("trusted.") && !cx.is_root() {
+        return Err(if how == Access::WRITE {
+            Errno::EPERM
+        } else {
+            Errno::ENODATA
+        });
+    }
+    if of("user.") && kind == FileKind::Directory && how == Access::WRITE && !cx.is_root() {
+        let attr = place.node().attr(cx.cx(), AttrQuery::KNOWN).await?;
+        if attr.mode & libc::S_ISVTX != 0 && attr.uid != cx.ids().fsuid {
+            return Err(Errno::EPERM);
+        }
+    }
+    place.node().permission(cx.cx(), how).await
+}
+
 pub async fn getxattr(cx: &Ctx) -> Result<Reply, Errno> {
     match by_path(cx).await? {
         Ok(place) => get(cx, &place, 1, cx.arg(2), cx.arg(3)).await,
@@ -126,7 +151,9 @@ pub async fn fgetxattr(cx: &Ctx) -> Result<Reply, Errno> {
 }
 
 async fn get(cx: &Ctx, place: &VirtualPlace, name_arg: usize, address: u64, size: u64) -> Result<Reply, Errno> {
-    let value = place.node().getxattr(cx.cx(), &name(cx, name_arg)?).await?;
+    let name = name(cx, name_arg)?;
+    permission(cx, place, &name, Access::READ).await?;
+    let value = place.node().getxattr(cx.cx(), &name).await?;
     put(cx, &value, address, size)
 }
 
@@ -204,6 +231,7 @@ async fn set(
     }
     check_writable(place)?;
     let value = Bytes::from(cx.read(address, size as usize)?);
+    permission(cx, place, &name, Access::WRITE).await?;
     place.node().setxattr(cx.cx(), &name, value, flags).await?;
     place.happened(Events::ATTRIB);
     Ok(Reply::Return(0))
@@ -233,6 +261,7 @@ pub async fn removexattrat(cx: &Ctx) -> Result<Reply, Errno> {
 async fn remove(cx: &Ctx, place: &VirtualPlace, name_arg: usize) -> Result<Reply, Errno> {
     let name = name(cx, name_arg)?;
     check_writable(place)?;
+    permission(cx, place, &name, Access::WRITE).await?;
     place.node().removexattr(cx.cx(), &name).await?;
     place.happened(Events::ATTRIB);
     Ok(Reply::Return(0))

@@ -32,6 +32,8 @@ bitflags::bitflags! {
         /// The last name is to be made or replaced: whoever has it is asked for anew (`LOOKUP_EXCL`,
         /// `LOOKUP_RENAME_TARGET`).
         const FRESH = 256;
+        /// In a virtual directory, nobody asks who has the last name.
+        const UNSEEN = 512;
     }
 }
 
@@ -230,6 +232,9 @@ impl Walker<'_> {
             let follow = !ends
                 || !walk.flags.contains(WalkFlags::PARENT) && (walk.flags.contains(WalkFlags::FOLLOW) || walk.slash);
             let directory = walk.at.clone();
+            if ends && walk.flags.contains(WalkFlags::UNSEEN) && matches!(directory, Place::Virtual(_)) {
+                return Ok(self.found(walk, Some(directory), Last::Name(name), None));
+            }
             if ends
                 && walk.flags.contains(WalkFlags::FRESH)
                 && let Place::Virtual(directory) = &directory

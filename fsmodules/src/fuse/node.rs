@@ -17,12 +17,12 @@ use super::locks::LockTable;
 use super::perm;
 use crate::api::{Access, AttrMask, Cx, Errno, FileKind, Name, Time};
 
-/// What a change of a directory's names, or of a file's data, changes at least (`FUSE_STATX_MODIFY`).
+/// What writing back changes (`FUSE_STATX_MODIFY`).
 pub const MODIFIED: AttrMask = AttrMask::MTIME.union(AttrMask::CTIME).union(AttrMask::BLOCKS);
 /// What a write changes (`FUSE_STATX_MODSIZE`).
 pub const DATA: AttrMask = MODIFIED.union(AttrMask::SIZE);
 /// What permissions depend on.
-const PERMISSIONS: AttrMask = AttrMask::MODE.union(AttrMask::UID).union(AttrMask::GID);
+pub const PERMISSIONS: AttrMask = AttrMask::MODE.union(AttrMask::UID).union(AttrMask::GID);
 
 /// A name in a directory, as the last LOOKUP or READDIRPLUS has told.
 struct KnownName {
@@ -356,7 +356,7 @@ impl Node {
 
     /// NOTIFY_INVAL_ENTRY and NOTIFY_DELETE.
     pub fn drop_name(&self, name: &Name, child: Option<u64>, expire_only: bool) -> Result<(), Errno> {
-        self.invalidate(MODIFIED);
+        self.expire();
         let known = self.names.borrow_mut().remove(name).ok_or(Errno::ENOENT)?;
         if let Some(child) = child
             && known.child.as_ref().is_none_or(|node| node.nodeid() != child)

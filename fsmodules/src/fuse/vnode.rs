@@ -10,11 +10,11 @@ use fuse_compat::wire::abi::{self, FopenFlags, InitFlags, Opcode};
 use super::dirfile::DirFile;
 use super::dirty::pause;
 use super::file::FuseFile;
-use super::node::{MODIFIED, Node, check_name};
+use super::node::{Node, PERMISSIONS, check_name};
 use super::perm;
 use crate::api::{
-    Access, Attr, AttrMask, AttrQuery, Created, Cx, Errno, File, FileKind, Name, Op, OpenFlags, RenameFlags, SetAttr,
-    StatFs, Time, Vnode, XattrFlags,
+    Access, Attr, AttrMask, AttrQuery, Created, Cx, Errno, File, FileKind, FileSystem, Name, Op, OpenFlags,
+    RenameFlags, SetAttr, StatFs, Time, Vnode, XattrFlags,
 };
 
 const SUPER_MAGIC: u64 = 0x6573_5546;
@@ -139,7 +139,7 @@ impl Node {
     ) -> Result<Rc<Node>, Errno> {
         match entry {
             Ok(entry) => {
-                self.invalidate(MODIFIED);
+                self.expire();
                 self.adopt_child(name, entry, version)
             }
             Err(errno) => {
@@ -255,7 +255,7 @@ impl Node {
 
     /// A name of this directory has been removed.
     async fn lost_name(&self, cx: Cx<'_>, name: &Name) {
-        self.invalidate(MODIFIED);
+        self.expire();
         if let Some(victim) = self.forget_name(name) {
             victim.lose_name(cx).await;
         }
@@ -352,8 +352,8 @@ impl Node {
     }
 
     async fn renamed(&self, cx: Cx<'_>, name: &Name, to_dir: &Node, to: &Name, exchange: bool) {
-        self.invalidate(MODIFIED);
-        to_dir.invalidate(MODIFIED);
+        self.expire();
+        to_dir.expire();
         let (moved, other) = (self.take_name(name), to_dir.take_name(to));
         if let Some((child, expires)) = moved {
             to_dir.remember(to, child.clone(), expires);
@@ -440,11 +440,15 @@ impl Vnode for Node {
 
     fn access<'a>(&'a self, cx: Cx<'a>, mask: Access) -> Op<'a, ()> {
         Box::pin(async move {
-            self.may(cx, mask).await?;
-            match self.fs.options.default_permissions {
-                true => Ok(()),
-                false => self.calls(cx).access(self.nodeid(), mask.bits()).await,
+            if self.fs.options.default_permissions {
+                return self.may(cx, mask).await;
             }
+            self.fs.permits(cx)?;
+            if mask.contains(Access::EXECUTE) && self.kind == FileKind::Regular {
+                self.valid(cx.caller, None, PERMISSIONS).await?;
+            }
+            self.check()?;
+            self.calls(cx).access(self.nodeid(), mask.bits()).await
         })
     }
 
@@ -495,7 +499,7 @@ impl Vnode for Node {
             };
             let version = self.fs.attr_version();
             let (entry, handle) = self.calls(cx).tmpfile(self.nodeid(), new, flags.bits()).await?;
-            self.invalidate(MODIFIED);
+            self.expire();
             let node = self.fs.adopt(entry, version)?;
             let file = FuseFile::new(node.clone(), handle, flags)?;
             Ok(Created {
