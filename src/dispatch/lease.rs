@@ -56,16 +56,26 @@ pub async fn set(cx: &Ctx, open: &OpenFile, descriptor: i32, kind: i32) -> Resul
     signals::own_by_default(cx, &holder)
 }
 
-/// The file is about to be opened, and counts as open until the result is dropped. Waits until no lease is in the way of
-/// that, or fails if it must not wait.
+/// The file is about to be opened, and counts as open until the result is dropped. `ETXTBSY` if it is a program that
+/// runs, and vice versa. Waits until no lease is in the way, or fails if it must not wait.
 pub async fn opening(cx: &Ctx, place: &VirtualPlace, flags: OpenFlags) -> Result<Option<OpenCount>, Errno> {
     let count = place.count_open(flags);
-    if place.is_leased() {
+    let is_busy = place.is_text_busy(flags);
+    if is_busy || place.is_leased() {
         let mask = match flags.contains(OpenFlags::EXEC) {
             true => Access::EXECUTE,
             false => owners::wanted(flags),
         };
         place.node().permission(cx.cx(), mask).await?;
+    }
+    if is_busy {
+        // Who has a file no more may not have been missed yet.
+        upkeep::close_unused(&cx.hv).await;
+        if place.is_text_busy(flags) {
+            return Err(Errno::ETXTBSY);
+        }
+    }
+    if place.is_leased() {
         wait(cx, place, flags).await?;
     }
     Ok(count)

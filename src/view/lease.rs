@@ -1,5 +1,6 @@
 //! Leases of virtual files (fcntl(2), `F_SETLEASE`): who wants to hear before others open a file, and the opens that
-//! stand in the way of that. As in the kernel (fs/locks.c), which has them for every file system.
+//! stand in the way of that. As in the kernel (fs/locks.c), which has them for every file system. A program that runs
+//! stands in the way of all who would write to it, and they in its way (`deny_write_access`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -67,19 +68,46 @@ impl Lease {
     }
 }
 
+/// What a file is open for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Read,
+    Write,
+    Execute,
+}
+
+impl Purpose {
+    fn of(flags: OpenFlags) -> Purpose {
+        match () {
+            () if flags.contains(OpenFlags::EXEC) => Purpose::Execute,
+            () if flags.writable() => Purpose::Write,
+            () => Purpose::Read,
+        }
+    }
+}
+
 /// A file that is open: how often, and the leases.
 #[derive(Default)]
 struct Opened {
     readers: usize,
     writers: usize,
+    executions: usize,
     leases: Vec<Lease>,
     /// Raised when one of them goes or becomes less.
     changed: Rc<Flag>,
 }
 
 impl Opened {
-    fn count(&mut self, writes: bool) -> &mut usize {
-        if writes { &mut self.writers } else { &mut self.readers }
+    fn count(&mut self, purpose: Purpose) -> &mut usize {
+        match purpose {
+            Purpose::Read => &mut self.readers,
+            Purpose::Write => &mut self.writers,
+            Purpose::Execute => &mut self.executions,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.readers + self.writers + self.executions > 0
     }
 
     /// True if there were such leases.
@@ -114,7 +142,10 @@ impl Opened {
     fn allows(&self, kind: LeaseKind, writes: bool) -> bool {
         match kind {
             LeaseKind::Read => self.writers == 0,
-            LeaseKind::Write => (self.readers, self.writers) == (usize::from(!writes), usize::from(writes)),
+            LeaseKind::Write => {
+                let reading = self.readers + self.executions;
+                (reading, self.writers) == (usize::from(!writes), usize::from(writes))
+            }
         }
     }
 }
@@ -134,20 +165,17 @@ pub struct OpenCount {
     leases: Rc<Leases>,
     key: Key,
     id: u64,
-    writes: bool,
+    purpose: Purpose,
 }
 
 impl Drop for OpenCount {
     fn drop(&mut self) {
         self.with(|opened| {
             opened.end(|lease| lease.open == self.id);
-            *opened.count(self.writes) -= 1;
+            *opened.count(self.purpose) -= 1;
         });
         let mut of = self.leases.of.borrow_mut();
-        if of
-            .get(&self.key)
-            .is_some_and(|opened| (opened.readers, opened.writers) == (0, 0))
-        {
+        if of.get(&self.key).is_some_and(|opened| !opened.is_open()) {
             of.remove(&self.key);
         }
     }
@@ -183,7 +211,7 @@ impl OpenCount {
             opened.expire(now);
             let others = opened.leases.iter().filter(|lease| lease.open != self.id);
             let mut in_the_way = others.filter(|other| kind == LeaseKind::Write || other.ended.is_some());
-            if !opened.allows(kind, self.writes) || in_the_way.next().is_some() {
+            if !opened.allows(kind, self.purpose == Purpose::Write) || in_the_way.next().is_some() {
                 return Err(Errno::EAGAIN);
             }
             match opened.leases.iter_mut().find(|lease| lease.open == self.id) {
@@ -215,7 +243,7 @@ impl OpenCount {
 }
 
 impl Leases {
-    fn count(self: &Rc<Self>, key: Key, writes: bool) -> OpenCount {
+    fn count(self: &Rc<Self>, key: Key, purpose: Purpose) -> OpenCount {
         let id = self.last.get() + 1;
         self.last.set(id);
         let leases = self.clone();
@@ -223,9 +251,9 @@ impl Leases {
             leases,
             key,
             id,
-            writes,
+            purpose,
         };
-        count.with(|opened| *opened.count(writes) += 1);
+        count.with(|opened| *opened.count(purpose) += 1);
         count
     }
 
@@ -250,7 +278,17 @@ impl VirtualPlace {
     /// From now on the file counts as open, if it is a regular one and opened for more than its name.
     pub fn count_open(&self, flags: OpenFlags) -> Option<OpenCount> {
         let counts = self.node().kind() == FileKind::Regular && !flags.contains(OpenFlags::PATH);
-        counts.then(|| self.mount.leases().count(self.key(), flags.writable()))
+        counts.then(|| self.mount.leases().count(self.key(), Purpose::of(flags)))
+    }
+
+    /// Does somebody execute what is to be written to or truncated, or write to what is to be executed?
+    pub fn is_text_busy(&self, flags: OpenFlags) -> bool {
+        let of = self.mount.leases().of.borrow();
+        let writes = flags.writable() || flags.contains(OpenFlags::TRUNC);
+        of.get(&self.key()).is_some_and(|opened| match Purpose::of(flags) {
+            Purpose::Execute => opened.writers > 0,
+            _ => writes && opened.executions > 0,
+        })
     }
 
     pub fn is_leased(&self) -> bool {
@@ -293,16 +331,16 @@ mod tests {
     fn opens_stand_in_the_way() {
         let leases = Rc::<Leases>::default();
         let told = Rc::<Told>::default();
-        let reader = leases.count(FILE, false);
+        let reader = leases.count(FILE, Purpose::Read);
         assert_eq!(reader.set_lease(LeaseKind::Write, 1, told.clone(), NOW), Ok(()));
-        let other = leases.count(FILE, false);
+        let other = leases.count(FILE, Purpose::Read);
         assert_eq!(
             reader.set_lease(LeaseKind::Write, 1, told.clone(), NOW),
             Err(Errno::EAGAIN)
         );
         assert_eq!(reader.set_lease(LeaseKind::Read, 1, told.clone(), NOW), Ok(()));
         assert_eq!(other.set_lease(LeaseKind::Read, 1, told.clone(), NOW), Ok(()));
-        let writer = leases.count(FILE, true);
+        let writer = leases.count(FILE, Purpose::Write);
         assert_eq!(
             reader.set_lease(LeaseKind::Read, 1, told.clone(), NOW),
             Err(Errno::EAGAIN)
@@ -319,7 +357,7 @@ mod tests {
     fn a_lease_is_broken_once_and_goes_in_time() {
         let leases = Rc::<Leases>::default();
         let told = Rc::<Told>::default();
-        let holder = leases.count(FILE, true);
+        let holder = leases.count(FILE, Purpose::Write);
         assert_eq!(holder.set_lease(LeaseKind::Write, 7, told.clone(), NOW), Ok(()));
         let ends = |writes, now| leases.break_for(FILE, writes, now, LATER).map(|(_, ends)| ends);
         assert_eq!((ends(false, NOW), ends(false, NOW)), (Some(LATER), Some(LATER)));
