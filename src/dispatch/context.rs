@@ -260,8 +260,13 @@ impl Ctx {
         let Place::Host(place) = self.place_of(fd)? else {
             return Err(Errno::EBADF);
         };
-        let id = |path: &std::path::Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-        if id(&place.path).is_some() && id(&place.path) == id(link.as_ref()) {
+        let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        // A symlink's own path would be followed, which changes its time of access.
+        let named = std::fs::symlink_metadata(&place.path)
+            .ok()
+            .filter(|meta| !meta.is_symlink())
+            .map(id);
+        if named.is_some() && named == std::fs::metadata(&link).ok().map(id) {
             return Ok(HostFile::at(place));
         }
         Ok(HostFile {
@@ -416,8 +421,8 @@ impl Ctx {
     /// Finds out who has the name.
     pub async fn see(&self, slot: &mut NameIn, flags: WalkFlags) -> Result<(), Errno> {
         let directory = Place::Virtual(slot.dir.clone());
-        let found = self.walk_from(directory, slot.name.as_bytes(), WalkFlags::PARENT | flags);
-        slot.child = found.await?.place;
+        let flags = flags | WalkFlags::PARENT | WalkFlags::ENTERED;
+        slot.child = self.walk_from(directory, slot.name.as_bytes(), flags).await?.place;
         Ok(())
     }
 

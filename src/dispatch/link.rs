@@ -1,6 +1,6 @@
 //! Names: mknod, symlink, link, unlink, rename, readlink.
 
-use fsmodules::api::{AttrQuery, Errno, FileKind, Name, RenameFlags};
+use fsmodules::api::{Access, AttrQuery, Errno, FileKind, Name, RenameFlags};
 
 use crate::trap::Reply;
 use crate::view::{Events, Found, Last, Place, VirtualPlace, WalkFlags};
@@ -274,6 +274,15 @@ async fn rename(cx: &Ctx, mut old: NameIn, mut new: NameIn, flags: RenameFlags) 
             Some(victim)
         }
     };
+    if old.node().id() != new.node().id() {
+        let exchanged = victim.as_ref().filter(|_| exchange);
+        for file in [&moved].into_iter().chain(exchanged) {
+            // A directory's ".." changes: one must be allowed to write to it.
+            if file.node().kind() == FileKind::Directory {
+                file.node().permission(cx.cx(), Access::WRITE).await?;
+            }
+        }
+    }
     mem::close_unmapped(cx, &cx.task).await;
     let last = match &victim {
         Some(victim) => is_last_name(cx, victim).await,

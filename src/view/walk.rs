@@ -34,6 +34,8 @@ bitflags::bitflags! {
         const FRESH = 256;
         /// In a virtual directory, nobody asks who has the last name.
         const UNSEEN = 512;
+        /// The path is a name in a directory that the caller may search.
+        const ENTERED = 1024;
     }
 }
 
@@ -208,7 +210,9 @@ impl Walker<'_> {
         let mut last = Last::Root;
         let mut parent = None;
         while let Some(step) = walk.steps.pop_front() {
-            self.enter_directory(&walk.at).await?;
+            if !walk.flags.contains(WalkFlags::ENTERED) {
+                self.enter_directory(&walk.at).await?;
+            }
             let name = match step {
                 Step::Dot => {
                     (last, parent) = (Last::Dot, None);

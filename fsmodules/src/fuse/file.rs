@@ -289,7 +289,9 @@ impl FuseFile {
         }
         self.node.before_write(cx).await?;
         self.node.touch();
-        self.node.calls(cx).fallocate(&self.handle, offset, len, mode).await?;
+        let allocated = self.node.calls(cx).fallocate(&self.handle, offset, len, mode).await;
+        self.node.flush_times(cx.caller).await;
+        allocated?;
         if mode & KEEP_SIZE == 0 {
             self.node.grown_to(end);
         }
@@ -322,7 +324,9 @@ impl FuseFile {
             .node
             .calls(cx)
             .copy_file_range(&self.handle, at, &to.handle, to_at, len)
-            .await?;
+            .await;
+        to.node.flush_times(cx.caller).await;
+        let copied = copied?;
         to.node.grown_to(to_at + copied);
         if let Some(content) = to.node.content() {
             content.invalidate(to_at..to_at + copied);

@@ -68,6 +68,11 @@ impl Node {
         (attr.ctime, attr.ctimensec) = now();
         self.set_known(attr);
         self.times_dirty.set(true);
+        self.flush_times(client).await;
+    }
+
+    /// Tells the server the times now (`fuse_flush_time_update`); errors are told later.
+    pub async fn flush_times(&self, client: &dyn Client) {
         if let (Err(errno), Some(content)) = (self.write_times(client).await, self.content()) {
             content.failure.set(errno);
         }
