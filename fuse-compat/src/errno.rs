@@ -53,6 +53,13 @@ impl Errno {
     }
 }
 
+/// What the kernel has told; `EIO` where the error is not the kernel's.
+impl From<std::io::Error> for Errno {
+    fn from(error: std::io::Error) -> Errno {
+        Errno::from_raw(error.raw_os_error().unwrap_or(0))
+    }
+}
+
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {

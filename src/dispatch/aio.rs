@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use fsmodules::api::{Errno, OpenFlags};
+use fsmodules::api::{Errno, OpenFlags, errno};
 use rustix::fs::{Mode, OFlags};
 
 use crate::abi::Iocb;
@@ -90,7 +90,7 @@ impl Done {
 
 async fn open_null(cx: &Ctx) -> Result<i32, Errno> {
     let opened = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-    let null: OwnedFd = opened.map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    let null: OwnedFd = opened.map_err(errno)?;
     reopen(cx, null.as_fd(), OpenFlags::WRONLY | OpenFlags::CLOEXEC).await
 }
 

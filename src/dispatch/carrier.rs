@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use fsmodules::api::Errno;
+use fsmodules::api::{Errno, errno};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -49,7 +49,7 @@ impl Carrier {
         let fds = [fd];
         control.push(SendAncillaryMessage::ScmRights(&fds));
         let byte = [rustix::io::IoSlice::new(b"f")];
-        rustix::net::sendmsg(&self.ours, &byte, &mut control, SendFlags::DONTWAIT).map_err(io)?;
+        rustix::net::sendmsg(&self.ours, &byte, &mut control, SendFlags::DONTWAIT).map_err(errno)?;
 
         let slot = cx.scratch().await?;
         cx.write(slot.address, &rights_message(slot.address, -1))?;
@@ -62,11 +62,11 @@ impl Carrier {
 
 async fn accept(cx: &Ctx, fd: i32) -> Result<OwnedFd, Errno> {
     let name = format!("umvu-{}-{}-{}", cx.hv.pid, cx.task.tid.get(), fd);
-    let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(io)?;
-    let listener =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(io)?;
-    rustix::net::bind(&listener, &address).map_err(io)?;
-    rustix::net::listen(&listener, 1).map_err(io)?;
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(errno)?;
+    let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(errno)?;
+    rustix::net::bind(&listener, &address).map_err(errno)?;
+    rustix::net::listen(&listener, 1).map_err(errno)?;
 
     let slot = cx.scratch().await?;
     let mut bytes = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
@@ -75,7 +75,7 @@ async fn accept(cx: &Ctx, fd: i32) -> Result<OwnedFd, Errno> {
     cx.write(slot.address, &bytes)?;
     let args = [fd as u64, slot.address, bytes.len() as u64, 0, 0, 0];
     cx.run(libc::SYS_connect, args).await?;
-    rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).map_err(io)
+    rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).map_err(errno)
 }
 
 /// A way for the caller to one of umvu's own files.
@@ -127,10 +127,6 @@ async fn sees(cx: &Ctx, link: &[u8]) -> Result<bool, Errno> {
 
 async fn close(cx: &Ctx, fd: i32) -> Result<(), Errno> {
     cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await.map(drop)
-}
-
-fn io(e: rustix::io::Errno) -> Errno {
-    Errno::from_raw(e.raw_os_error())
 }
 
 /// Where the descriptor stands in a [`rights_message`].

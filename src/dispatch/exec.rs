@@ -350,7 +350,6 @@ async fn with_interpreter(cx: &Ctx, program: &std::fs::File) -> Result<Option<Ke
     let Some(interpreter) = elf::interpreter(program) else {
         return Ok(None);
     };
-    let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
     let mut ways = Vec::new();
     let (copy, interpreter) = match cx.target(CWD, &interpreter.path, true).await? {
         Target::Native => return Ok(None),
@@ -370,7 +369,7 @@ async fn with_interpreter(cx: &Ctx, program: &std::fs::File) -> Result<Option<Ke
             _ => return Err(Errno::EACCES),
         },
     };
-    let copy = copy.map_err(errno)?;
+    let copy = copy?;
     let way = Way::to(cx, &copy).await?;
     let path = way.path.clone();
     ways.push(way);

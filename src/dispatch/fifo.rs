@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 
-use fsmodules::api::{Access, Errno, OpenFlags, Vnode};
+use fsmodules::api::{Access, Errno, OpenFlags, Vnode, errno};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use crate::hypervisor::temporary_directories;
@@ -58,7 +58,7 @@ fn nameless() -> Result<OwnedFd, Errno> {
         });
         match opened {
             Ok(pipe) => return Ok(pipe),
-            Err(e) => error = Errno::from_raw(e.raw_os_error()),
+            Err(e) => error = errno(e),
         }
     }
     Err(error)

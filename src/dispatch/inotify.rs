@@ -13,6 +13,7 @@ use std::task::{Poll, Waker};
 
 use fsmodules::api::{
     Access, Attr, AttrQuery, Backing, Chunks, Cx, Errno, File, FileKind, Name, Op, OpenFlags, Readiness, Vnode, done,
+    errno,
 };
 use rustix::event::epoll;
 use rustix::fs::inotify;
@@ -97,10 +98,6 @@ impl Instances {
         }
         Ok(instance)
     }
-}
-
-fn errno(e: rustix::io::Errno) -> Errno {
-    Errno::from_raw(e.raw_os_error())
 }
 
 /// One of the host's limits (`/proc/sys/fs/inotify`).

@@ -133,8 +133,7 @@ fn kind(place: &Place) -> Result<FileKind, Errno> {
         Place::Virtual(place) => Ok(place.node().kind()),
         Place::Host(place) => {
             use std::os::unix::fs::MetadataExt;
-            let meta =
-                std::fs::symlink_metadata(&place.path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+            let meta = std::fs::symlink_metadata(&place.path)?;
             FileKind::from_mode(meta.mode()).ok_or(Errno::EINVAL)
         }
     }

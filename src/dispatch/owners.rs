@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
 
-use fsmodules::api::{Access, AttrQuery, Errno, FileKind, MountFlags, OpenFlags, SetAttr};
+use fsmodules::api::{Access, AttrQuery, Errno, FileKind, MountFlags, OpenFlags, SetAttr, errno};
 use fsmodules::ids::{Cap, Creds, Owner, changed, may_remove, permits, without_set_id};
 
 use crate::abi::{RawCall, Stat, Statx, StatxTimestamp};
@@ -24,10 +24,6 @@ const SET_GID: u32 = 0o2000;
 /// Permissions that the real user keeps.
 const OWN_FILE: u32 = 0o600;
 const OWN_DIR: u32 = 0o700;
-
-fn errno(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
-}
 
 fn key(meta: &Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
@@ -51,12 +47,10 @@ fn remember(cx: &Ctx, meta: &Metadata, owner: Owner) {
 }
 
 fn look(path: &Path, follow: bool) -> Result<Metadata, Errno> {
-    let meta = if follow {
-        std::fs::metadata(path)
-    } else {
-        std::fs::symlink_metadata(path)
-    };
-    meta.map_err(errno)
+    Ok(match follow {
+        true => std::fs::metadata(path)?,
+        false => std::fs::symlink_metadata(path)?,
+    })
 }
 
 fn parent(path: &Path) -> &Path {
@@ -128,7 +122,7 @@ pub fn access(cx: &Ctx, creds: &Creds, path: &Path, follow: bool, mask: Access, 
     }
     // Whatever the view says, the host must allow it too.
     let mask = rustix::fs::Access::from_bits_truncate(mask.bits());
-    rustix::fs::access(path, mask).map_err(|e| Errno::from_raw(e.raw_os_error()))
+    rustix::fs::access(path, mask).map_err(errno)
 }
 
 /// Who the caller will be when it executes this program.
@@ -190,7 +184,7 @@ pub fn statx(cx: &Ctx, path: &Path, follow: bool) -> Result<Reply, Errno> {
     flags.set(AtFlags::SYMLINK_NOFOLLOW, !follow);
     // The owner is found by the inode, whatever was asked for.
     let mask = StatxFlags::from_bits_retain(cx.int(3)) | StatxFlags::BASIC_STATS;
-    let got = rustix::fs::statx(CWD, path, flags, mask).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    let got = rustix::fs::statx(CWD, path, flags, mask).map_err(errno)?;
     let disk = Owner {
         uid: got.stx_uid,
         gid: got.stx_gid,
@@ -276,7 +270,7 @@ pub fn chmod(cx: &Ctx, creds: &Creds, path: &Path, follow: bool, mode: u32) -> R
     match std::fs::set_permissions(path, std::fs::Permissions::from_mode(disk)) {
         Ok(()) => {}
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && creds.has(Cap::Fowner) => {}
-        Err(e) => return Err(errno(e)),
+        Err(e) => return Err(e.into()),
     }
     let meta = look(path, follow)?;
     remember(cx, &meta, new);

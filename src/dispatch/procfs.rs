@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
-use fsmodules::api::{Errno, OpenFlags};
+use fsmodules::api::{Errno, OpenFlags, errno};
 
 use crate::agent::{PROC_FILES, PROC_LINKS};
 use crate::hypervisor::Hypervisor;
@@ -71,11 +71,10 @@ pub async fn open(cx: &Ctx, place: &HostPlace, flags: OpenFlags) -> Result<Optio
     if flags.contains(OpenFlags::PATH) || flags.writable() || flags.contains(OpenFlags::DIRECTORY) {
         return Ok(None);
     }
-    let io = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
-    let memory = rustix::fs::memfd_create("umvu-proc", rustix::fs::MemfdFlags::CLOEXEC).map_err(io)?;
+    let memory = rustix::fs::memfd_create("umvu-proc", rustix::fs::MemfdFlags::CLOEXEC).map_err(errno)?;
     let mut rest = &text[..];
     while !rest.is_empty() {
-        let put = rustix::io::write(&memory, rest).map_err(io)?;
+        let put = rustix::io::write(&memory, rest).map_err(errno)?;
         rest = &rest[put..];
     }
     let fd = reopen(cx, memory.as_fd(), flags & (OpenFlags::CLOEXEC | OpenFlags::NONBLOCK)).await?;

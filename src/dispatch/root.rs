@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Errno, FileKind};
+use fsmodules::api::{Access, Errno, FileKind, errno};
 
 use crate::trap::Reply;
 use crate::view::{Place, WalkFlags};
@@ -61,12 +61,10 @@ async fn directory(cx: &Ctx, path: &[u8]) -> Result<Place, Errno> {
             place.node().access(cx.cx(), Access::EXECUTE).await?;
         }
         Place::Host(place) => {
-            let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
-            if !std::fs::metadata(&place.path).map_err(errno)?.is_dir() {
+            if !std::fs::metadata(&place.path)?.is_dir() {
                 return Err(Errno::ENOTDIR);
             }
-            rustix::fs::access(&place.path, rustix::fs::Access::EXEC_OK)
-                .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+            rustix::fs::access(&place.path, rustix::fs::Access::EXEC_OK).map_err(errno)?;
         }
     }
     Ok(place)

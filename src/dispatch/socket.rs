@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 
-use fsmodules::api::{Access, Errno, FileKind, OpenFlags};
+use fsmodules::api::{Access, Errno, FileKind, OpenFlags, errno};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
 use zerocopy::{FromBytes, IntoBytes};
@@ -189,9 +189,8 @@ async fn send_changed(
 
 /// Gives the guest a pipe to send in place of a file.
 async fn depart(cx: &Ctx, file: Rc<OpenFile>) -> Result<i32, Errno> {
-    let io = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
-    let (pipe, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io)?;
-    let end = fifo::open_to_all(end).map_err(io)?;
+    let (pipe, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(errno)?;
+    let end = fifo::open_to_all(end).map_err(errno)?;
     let fd = reopen(cx, end.as_fd(), OpenFlags::WRONLY | OpenFlags::CLOEXEC).await?;
     if let Some(inode) = inode_of(cx, fd) {
         cx.hv.travelling.borrow_mut().push(Travelling { pipe, inode, file });

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 
-use fsmodules::api::Errno;
+use fsmodules::api::{Errno, errno};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, openat};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -170,8 +170,4 @@ fn become_user(user: (u32, u32)) -> Result<(), Errno> {
     set_thread_res_uid(real, effective, effective).map_err(errno)?;
     // Changed for the whole process with the user.
     set_dumpable_behavior(dumpable).map_err(errno)
-}
-
-fn errno(e: rustix::io::Errno) -> Errno {
-    Errno::from_raw(e.raw_os_error())
 }

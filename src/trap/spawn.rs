@@ -44,7 +44,7 @@ fn forbidden(what: &'static str) -> impl Fn(Errno) -> SpawnError {
 }
 
 fn pipe() -> Result<(std::io::PipeReader, std::io::PipeWriter), SpawnError> {
-    std::io::pipe().map_err(|e| forbidden("a pipe")(Errno::from_raw(e.raw_os_error().unwrap_or(0))))
+    std::io::pipe().map_err(|e| forbidden("a pipe")(e.into()))
 }
 
 /// Starts a command under the filter, traced from its first instruction on. With the notify engine, its listener too.

@@ -16,7 +16,7 @@ use crate::table::CONTROL_OPTION;
 pub type Result<T> = std::result::Result<T, Errno>;
 
 fn last_errno() -> Errno {
-    Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+    std::io::Error::last_os_error().into()
 }
 
 fn check(result: libc::c_long) -> Result<libc::c_long> {

@@ -382,7 +382,7 @@ impl Walker<'_> {
         match target {
             Ok(Some(target)) => Ok(Child::Symlink(place, target.into_os_string().as_bytes().to_vec())),
             Ok(None) => Ok(Child::File(place)),
-            Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+            Err(error) => match Errno::from(error) {
                 Errno::EINVAL => Ok(Child::File(place)),
                 Errno::ENOENT => Ok(Child::Missing),
                 errno => Err(errno),
@@ -433,7 +433,7 @@ impl Walker<'_> {
         let Place::Host(link) = link else {
             return Err(Errno::ENOENT);
         };
-        let target = std::fs::read_link(&link.path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+        let target = std::fs::read_link(&link.path)?;
         if !target.is_absolute() {
             return Err(Errno::ENOTDIR);
         }

@@ -25,6 +25,11 @@ pub use vnode::{Description, FileSystem, Vnode};
 use std::future::Future;
 use std::pin::Pin;
 
+/// An error of the host's.
+pub fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
 /// An operation that may wait. Dropping it cancels the wait, never the operation's bookkeeping.
 pub type Op<'a, T> = Pin<Box<dyn Future<Output = Result<T, Errno>> + 'a>>;
 

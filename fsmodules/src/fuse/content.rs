@@ -20,7 +20,7 @@ use super::background::Background;
 use super::failure::Failure;
 use super::node::Node;
 use super::rangeset::RangeSet;
-use crate::api::Errno;
+use crate::api::{Errno, errno};
 
 pub const PAGE: u64 = 4096;
 /// How much content may be cached for files that are open, and for a single one of them that is not mapped.
@@ -61,10 +61,6 @@ pub struct Content {
     /// Held by who writes back.
     pub(super) writing_back: Mutex<()>,
     pub failure: Failure,
-}
-
-pub(super) fn errno(error: rustix::io::Errno) -> Errno {
-    Errno::from_raw(error.raw_os_error())
 }
 
 pub(super) fn pages(range: Range<u64>) -> Range<u64> {

@@ -14,10 +14,10 @@ use fuse_compat::wire::abi::WRITE_CACHE;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::background::Background;
-use super::content::{Content, PAGE, Shared, errno, next_page, pages, read_all, write_all};
+use super::content::{Content, PAGE, Shared, next_page, pages, read_all, write_all};
 use super::node::{MODIFIED, Node};
 use super::rangeset::RangeSet;
-use crate::api::Errno;
+use crate::api::{Errno, errno};
 
 /// How much is compared at once, in bytes.
 const STEP: u64 = 256 * 1024;

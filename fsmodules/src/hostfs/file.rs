@@ -9,8 +9,10 @@ use bytes::Bytes;
 use rustix::fs::{Dir, FallocateFlags, SeekFrom, fallocate, fdatasync, fstat, fsync, ftruncate, seek};
 use rustix::io::{pread, pwrite};
 
-use super::{HostNode, errno};
-use crate::api::{Backing, Chunks, Cx, DirEntry, Errno, File, Lock, LockOwner, MapRequest, Op, Vnode, done, fail};
+use super::HostNode;
+use crate::api::{
+    Backing, Chunks, Cx, DirEntry, Errno, File, Lock, LockOwner, MapRequest, Op, Vnode, done, errno, fail,
+};
 
 /// As much as one read gives.
 const MAX_READ: usize = 1 << 20;

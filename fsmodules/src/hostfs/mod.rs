@@ -16,7 +16,7 @@ use std::rc::{Rc, Weak};
 
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 
-use crate::api::{Errno, FileKind};
+use crate::api::{Errno, FileKind, errno};
 use crate::ids::Owners;
 
 /// All of the host that is used as layers.
@@ -24,10 +24,6 @@ pub struct HostFs {
     owners: Rc<RefCell<Owners>>,
     nodes: RefCell<HashMap<(u64, u64), Weak<HostNode>>>,
     last_id: Cell<u64>,
-}
-
-fn errno(error: rustix::io::Errno) -> Errno {
-    Errno::from_raw(error.raw_os_error())
 }
 
 const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

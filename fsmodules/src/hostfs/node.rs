@@ -15,10 +15,10 @@ use rustix::fs::{
 };
 
 use super::file::{HostDir, HostFile};
-use super::{HANDLE, HostFs, errno};
+use super::{HANDLE, HostFs};
 use crate::api::{
     Access, Attr, AttrQuery, Created, Cx, Errno, File, FileKind, Name, Op, OpenFlags, RenameFlags, SetAttr, SetTime,
-    StatFs, Time, Vnode, XattrFlags, split_dev,
+    StatFs, Time, Vnode, XattrFlags, errno, split_dev,
 };
 use crate::fuse::locks::LockTable;
 use crate::ids::{Cap, Creds, Owner, changed, permits, without_set_id};
