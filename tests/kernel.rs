@@ -109,24 +109,27 @@ fn model_of_writing_back() {
     model(OPTIONS[1]);
 }
 
-/// What root starts can become another user, also in a view of root's.
+/// What root starts can become another user, also in a view of root's, and where root lacks capabilities as in a
+/// container.
 #[test]
 fn others() {
     if !has_kernel_fuse("others") {
         return;
     }
-    let script = include_str!("root/others.sh");
-    let run = |program: &str, first: &str| {
+    let run = |program: &[&str]| {
         let work = Work::new();
-        let command = work
-            .as_tester("timeout")
-            .args(["-k", "5", "60", program, first, "sh", "-c", script])
-            .output();
-        command.unwrap()
+        let mut command = work.as_tester("timeout");
+        command.args(["-k", "5", "60"]).args(program);
+        command
+            .args(["sh", "-c", include_str!("root/others.sh")])
+            .output()
+            .unwrap()
     };
-    let kernel = run("unshare", "-m");
+    let kernel = run(&["unshare", "-m"]);
     stdout(&kernel);
-    assert_same(&run("umvu", "--"), &kernel);
+    assert_same(&run(&["umvu", "--"]), &kernel);
+    let without = ["setpriv", "--bounding-set=-sys_ptrace,-sys_admin", "--inh-caps=-all"];
+    assert_same(&run(&[&without[..], &["umvu", "--"]].concat()), &kernel);
 }
 
 macro_rules! scenarios {

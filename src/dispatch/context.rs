@@ -247,7 +247,7 @@ impl Ctx {
         if let Some(file) = self.open_file(fd) {
             return Ok(Place::Virtual(file.place.clone()));
         }
-        let path = std::fs::read_link(self.task.fd_link(fd)).map_err(|_| Errno::EBADF)?;
+        let path = self.task.look_at_fd(fd, std::fs::read_link).map_err(|_| Errno::EBADF)?;
         let through = host::opened_through(&self.hv.mounts, &self.task, fd, &path);
         let root = self.task.fs.borrow().root.borrow().clone();
         Ok(self.hv.mounts.host_place(&path, &root, through.as_ref()))
@@ -256,7 +256,6 @@ impl Ctx {
     /// The host's file behind a descriptor, whether it has a name or not.
     pub fn host_file_of(&self, fd: i32) -> Result<HostFile, Errno> {
         use std::os::unix::fs::MetadataExt;
-        let link = self.task.fd_link(fd);
         let Place::Host(place) = self.place_of(fd)? else {
             return Err(Errno::EBADF);
         };
@@ -266,11 +265,11 @@ impl Ctx {
             .ok()
             .filter(|meta| !meta.is_symlink())
             .map(id);
-        if named.is_some() && named == std::fs::metadata(&link).ok().map(id) {
+        if named.is_some() && named == self.task.look_at_fd(fd, std::fs::metadata).ok().map(id) {
             return Ok(HostFile::at(place));
         }
         Ok(HostFile {
-            path: link.into_os_string().into_encoded_bytes(),
+            path: self.task.fd_link(fd).into_os_string().into_encoded_bytes(),
             given: None,
             mount: place.mount,
             covered: false,

@@ -156,7 +156,10 @@ impl End {
             End::Virtual(open, ..) => open.flags.get().readable(),
             End::Real(fd, _) => {
                 // The link's own mode tells. A pipe's end would be reached through the link whichever it is.
-                let link = std::fs::symlink_metadata(cx.task.fd_link(*fd)).map_err(|_| Errno::EBADF)?;
+                let link = cx
+                    .task
+                    .look_at_fd(*fd, std::fs::symlink_metadata)
+                    .map_err(|_| Errno::EBADF)?;
                 let bit = if write { libc::S_IWUSR } else { libc::S_IRUSR };
                 std::os::unix::fs::MetadataExt::mode(&link) & bit != 0
             }
@@ -197,7 +200,7 @@ impl End {
             End::Virtual(open, ..) if inotify::instance(open).is_some() => Ok(None),
             End::Virtual(open, ..) => Ok(Some(open.place.node().kind())),
             End::Real(fd, _) => {
-                let meta = std::fs::metadata(cx.task.fd_link(*fd)).map_err(|_| Errno::EBADF)?;
+                let meta = cx.task.look_at_fd(*fd, std::fs::metadata).map_err(|_| Errno::EBADF)?;
                 Ok(FileKind::from_mode(std::os::unix::fs::MetadataExt::mode(&meta)))
             }
         }
@@ -206,12 +209,13 @@ impl End {
 
 /// The guest's end of a pipe, opened anew so that nothing waits for it; `None` for any other file.
 fn pipe(cx: &Ctx, fd: i32, mode: OFlags) -> Option<OwnedFd> {
-    let link = cx.task.fd_link(fd);
-    let stat = rustix::fs::stat(&link).ok()?;
-    if FileKind::from_mode(stat.st_mode) != Some(FileKind::Fifo) {
+    let meta = cx.task.look_at_fd(fd, std::fs::metadata).ok()?;
+    if FileKind::from_mode(std::os::unix::fs::MetadataExt::mode(&meta)) != Some(FileKind::Fifo) {
         return None;
     }
-    rustix::fs::open(link, mode | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()
+    let flags = mode | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = |link| Ok(rustix::fs::open::<std::path::PathBuf>(link, flags, Mode::empty())?);
+    cx.task.look_at_fd(fd, open).ok()
 }
 
 /// What is in a pipe, up to `len` bytes; `None` if that is nothing, or it is none.

@@ -157,7 +157,7 @@ pub async fn getcwd(cx: &Ctx) -> Result<Reply, Errno> {
         let cwd = match &*cwd {
             // The kernel knows where it has been moved to meanwhile.
             Place::Host(place) => {
-                let link = std::fs::read_link(format!("/proc/{}/cwd", cx.task.tid.get()));
+                let link = cx.task.look("cwd", std::fs::read_link);
                 let path = link.map_err(|_| Errno::ENOENT)?;
                 std::fs::symlink_metadata(&path).map_err(|_| Errno::ENOENT)?;
                 cx.hv.mounts.host_place(&path, &root, Some(&place.mount))

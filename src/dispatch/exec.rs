@@ -393,7 +393,7 @@ fn padded(mut path: Vec<u8>, len: usize) -> Vec<u8> {
 /// Puts the name that the program was called by where the auxiliary vector points to (getauxval(3), `AT_EXECFN`).
 fn show_name(cx: &Ctx, name: &[u8]) -> Result<(), Errno> {
     const AT_EXECFN: u64 = 31;
-    let auxv = std::fs::read(format!("/proc/{}/auxv", cx.task.tid.get())).map_err(|_| Errno::ESRCH)?;
+    let auxv = cx.task.look("auxv", std::fs::read).map_err(|_| Errno::ESRCH)?;
     let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
     let entry = auxv.chunks_exact(16).find(|entry| word(&entry[..8]) == AT_EXECFN);
     let address = entry.map(|entry| word(&entry[8..])).ok_or(Errno::ENOENT)?;

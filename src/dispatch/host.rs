@@ -48,7 +48,9 @@ pub async fn remove(cx: &Ctx, arg: usize, name: &HostFile) -> Result<Reply, Errn
 const READ_ONLY_MARK: OpenFlags = OpenFlags::from_bits_retain(libc::O_DSYNC as u32);
 
 pub fn is_marked(task: &Task, fd: i32) -> bool {
-    let info = std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", task.tid.get())).unwrap_or_default();
+    let info = task
+        .look(&format!("fdinfo/{fd}"), std::fs::read_to_string)
+        .unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
     flags.is_some_and(|flags| OpenFlags::from_bits_retain(flags).contains(READ_ONLY_MARK))

@@ -10,6 +10,7 @@ use crate::trap::{Reply, Tid};
 
 use super::Ctx;
 use super::install::catch_ids;
+use super::process;
 
 /// `NGROUPS_MAX`
 const MAX_GROUPS: usize = 65536;
@@ -75,9 +76,10 @@ pub async fn getgroups(cx: &Ctx) -> Result<Reply, Errno> {
 /// The calls that set ids. Without virtual ids they are the kernel's, and read anew when they are next needed.
 pub async fn set(cx: &Ctx) -> Result<Reply, Errno> {
     let Some(creds) = cx.task.creds() else {
-        let reply = cx.finish_run(cx.call).await;
+        let result = cx.run(cx.call.nr.into(), cx.call.args).await;
         cx.task.forget_ids();
-        return reply;
+        process::stay_in_reach(cx).await?;
+        return result.map(Reply::Return);
     };
     let (a, b, c) = (cx.int(0), cx.int(1), cx.int(2));
     let new = match i64::from(cx.call.nr) {

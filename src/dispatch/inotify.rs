@@ -522,7 +522,10 @@ pub async fn inotify_add_watch(cx: &Ctx) -> Result<Reply, Errno> {
     }
     let Some(open) = cx.open_file(cx.fd(0)) else {
         // At most an instance from outside the view, which hears of the host only.
-        let link = std::fs::read_link(cx.task.fd_link(cx.fd(0))).map_err(|_| Errno::EBADF)?;
+        let link = cx
+            .task
+            .look_at_fd(cx.fd(0), std::fs::read_link)
+            .map_err(|_| Errno::EBADF)?;
         return match link.as_os_str().as_bytes() == LINK {
             true => cx.elsewhere().await,
             false => Err(Errno::EINVAL),

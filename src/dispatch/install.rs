@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use fsmodules::api::{Backing, Errno, OpenFlags};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::table::{FdLevel, PLACEHOLDERS, is_placeholder};
 use crate::task::OpenFile;
@@ -105,7 +105,7 @@ fn standard_open(cx: &Ctx) -> bool {
 }
 
 fn is_open(cx: &Ctx, fd: i32) -> bool {
-    rustix::fs::statat(rustix::fs::CWD, cx.task.fd_link(fd), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    cx.task.look_at_fd(fd, std::fs::symlink_metadata).is_ok()
 }
 
 /// Lets the guest open one of umvu's own descriptors anew, at the lowest free number.

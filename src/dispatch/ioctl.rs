@@ -100,7 +100,10 @@ fn clone_device(cx: &Ctx, file: &dyn File) -> Result<(), Errno> {
 /// FUSE shares no data between files: the errno that the kernel gives, here for all file systems.
 fn cannot_clone(cx: &Ctx, target: &Rc<OpenFile>, source: i32) -> Result<Reply, Errno> {
     let Some(source) = cx.open_file(source) else {
-        return Err(std::fs::symlink_metadata(cx.task.fd_link(source)).map_or(Errno::EBADF, |_| Errno::EXDEV));
+        return Err(cx
+            .task
+            .look_at_fd(source, std::fs::symlink_metadata)
+            .map_or(Errno::EBADF, |_| Errno::EXDEV));
     };
     Err(if source.place.mount.same_file_system(&target.place.mount) {
         Errno::EOPNOTSUPP

@@ -69,7 +69,7 @@ pub async fn close_unmapped(cx: &Ctx, task: &Task) {
     if mm.mapped.borrow().is_empty() {
         return;
     }
-    let Ok(maps) = std::fs::read(format!("/proc/{}/maps", task.tid.get())) else {
+    let Ok(maps) = task.look("maps", std::fs::read) else {
         return;
     };
     let maps = String::from_utf8_lossy(&maps);

@@ -3,7 +3,7 @@
 use fsmodules::api::Errno;
 
 use crate::table::CONTROL_OPTION;
-use crate::trap::Reply;
+use crate::trap::{self, Reply};
 
 use super::{Ctx, control};
 
@@ -17,6 +17,15 @@ pub async fn umask(cx: &Ctx) -> Result<Reply, Errno> {
 pub async fn confine(cx: &Ctx) -> Result<Reply, Errno> {
     cx.task.process().confined.set(true);
     Ok(Reply::Passthrough)
+}
+
+/// Who has changed its ids is not dumpable any more: what [`prctl`] says of that holds here too.
+pub async fn stay_in_reach(cx: &Ctx) -> Result<(), Errno> {
+    if trap::others_are_out_of_reach() {
+        let args = [libc::PR_SET_DUMPABLE as u64, 1, 0, 0, 0, 0];
+        cx.run(libc::SYS_prctl, args).await?;
+    }
+    Ok(())
 }
 
 /// A process that forbids tracing (`PR_SET_DUMPABLE`, as sftp-server and ssh-agent do) would lock us out of its memory:

@@ -170,7 +170,7 @@ pub struct Links<'a> {
 impl Links<'_> {
     /// A directory of the host that was opened through another mount than the base mount.
     fn opened_on_host(&self, task: &Task, fd: i32) -> Option<Place> {
-        let path = std::fs::read_link(task.fd_link(fd)).ok()?;
+        let path = task.look_at_fd(fd, std::fs::read_link).ok()?;
         let through = host::opened_through(&self.hv.mounts, task, fd, &path)?;
         let root = task.fs().root.borrow().clone();
         Some(self.hv.mounts.host_place(&path, &root, Some(&through))).filter(|place| !place.is_plain())

@@ -57,7 +57,7 @@ pub fn forget_arrived(hv: &Hypervisor) {
 }
 
 fn inode_of(cx: &Ctx, fd: i32) -> Option<(u64, u64)> {
-    let meta = std::fs::metadata(cx.task.fd_link(fd)).ok()?;
+    let meta = cx.task.look_at_fd(fd, std::fs::metadata).ok()?;
     Some((meta.dev(), meta.ino()))
 }
 

@@ -218,6 +218,17 @@ impl Task {
     }
 
     /// The link to what one of its descriptors stands for (proc(5)).
+    /// Looks at something below `/proc/TID`.
+    pub fn look<T>(&self, name: &str, how: impl Fn(PathBuf) -> std::io::Result<T>) -> std::io::Result<T> {
+        let tid = self.tid.get();
+        crate::trap::reaching(tid, || how(format!("/proc/{tid}/{name}").into()))
+    }
+
+    /// Looks at the link to an open file.
+    pub fn look_at_fd<T>(&self, fd: i32, how: impl Fn(PathBuf) -> std::io::Result<T>) -> std::io::Result<T> {
+        self.look(&format!("fd/{fd}"), how)
+    }
+
     pub fn fd_link(&self, fd: i32) -> PathBuf {
         format!("/proc/{}/fd/{fd}", self.tid.get()).into()
     }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
@@ -10,7 +11,8 @@ use std::sync::OnceLock;
 use fsmodules::api::Errno;
 use lru::LruCache;
 
-use super::{Tid, sys};
+use super::reach::{others_are_out_of_reach, reaching};
+use super::{Tid, status_field, sys};
 
 const PAGE: u64 = 4096;
 /// As many buffers as the kernel takes at once (`UIO_MAXIOV`).
@@ -121,7 +123,8 @@ mod piecewise {
     }
 }
 
-/// The memory of a tracee: by process_vm_readv(2) where the host allows it, else through `/proc/TID/mem`.
+/// The memory of a tracee: by process_vm_readv(2) where the host allows it, else through `/proc/TID/mem`. The kernel
+/// refuses both for tracees that have become another user, unless the file was opened before (see [`Memory::keep`]).
 #[derive(Clone, Copy)]
 pub struct Memory {
     tid: Tid,
@@ -135,6 +138,21 @@ impl Memory {
     /// The thread has exited, or has another address space since an exec: an open file stands for the former one.
     pub fn forget(tid: Tid) {
         FILES.with_borrow_mut(|files| files.pop(&tid));
+        KEPT.with_borrow_mut(|kept| kept.remove(&tid));
+    }
+
+    /// A process has a new address space, and may yet become another user. Where umvu is root without the right to trace
+    /// others, as in a container, this is the time to open it.
+    pub fn keep(tid: Tid) {
+        if !others_are_out_of_reach() {
+            return;
+        }
+        let opened = reaching(tid, || {
+            File::options().read(true).write(true).open(format!("/proc/{tid}/mem"))
+        });
+        if let Ok(file) = opened {
+            KEPT.with_borrow_mut(|kept| kept.insert(tid, file));
+        }
     }
 
     /// Writes to what the guest itself may not write to, such as its code.
@@ -143,8 +161,30 @@ impl Memory {
         if put == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
     }
 
+    /// By process_vm_readv(2) or process_vm_writev(2); `None` if the host forbids that.
+    fn transfer(self, write: bool, local: &[libc::iovec], remote: &[libc::iovec]) -> Result<Option<usize>, Errno> {
+        if !has_vm_calls() {
+            return Ok(None);
+        }
+        match sys::transfer(self.tid, write, local, remote) {
+            Ok(moved) => Ok(Some(moved)),
+            Err(Errno::EPERM) => Ok(None),
+            Err(_) => Err(Errno::EFAULT),
+        }
+    }
+
     /// Uses `/proc/TID/mem`, which stays open for the next time.
     fn with_file(self, work: impl FnOnce(&File) -> std::io::Result<usize>) -> Result<usize, Errno> {
+        let kept = KEPT.with_borrow(|kept| {
+            if kept.is_empty() {
+                return None;
+            }
+            let own = kept.get(&self.tid).or_else(|| kept.get(&process_of(self.tid)?));
+            own.and_then(|file| file.try_clone().ok())
+        });
+        if let Some(file) = kept {
+            return work(&file).map_err(|_| Errno::EFAULT);
+        }
         FILES.with_borrow_mut(|files| {
             let open = || {
                 let path = format!("/proc/{}/mem", self.tid);
@@ -159,6 +199,8 @@ impl Memory {
 thread_local! {
     /// Opening costs several times as much as a read or write does.
     static FILES: RefCell<LruCache<Tid, File>> = RefCell::new(LruCache::new(MAX_FILES));
+    /// By process, those that could not be opened again.
+    static KEPT: RefCell<HashMap<Tid, File>> = RefCell::default();
 }
 const MAX_FILES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
@@ -171,6 +213,10 @@ fn has_vm_calls() -> bool {
         let remote = [iovec(from.as_ptr() as u64, 1)];
         sys::transfer(own, false, &[iovec(to.as_mut_ptr() as u64, 1)], &remote) == Ok(1) && to == from
     })
+}
+
+fn process_of(tid: Tid) -> Option<Tid> {
+    status_field(tid, "Tgid:")?.parse().ok().map(Tid::from_raw)
 }
 
 /// The buffers as far as `len` bytes reach. The kernel would pin the pages of all that is named here, also of what it
@@ -197,44 +243,46 @@ fn iovec(address: u64, len: usize) -> libc::iovec {
 
 impl GuestMemory for Memory {
     fn read_some(&self, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        let moved = if has_vm_calls() {
-            let local = [iovec(buffer.as_mut_ptr() as u64, buffer.len())];
-            sys::transfer(self.tid, false, &local, &[iovec(address, buffer.len())]).map_err(|_| Errno::EFAULT)?
-        } else {
-            self.with_file(|file| file.read_at(buffer, address))?
+        let local = [iovec(buffer.as_mut_ptr() as u64, buffer.len())];
+        let moved = match self.transfer(false, &local, &[iovec(address, buffer.len())])? {
+            Some(moved) => moved,
+            None => self.with_file(|file| file.read_at(buffer, address))?,
         };
         if moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
 
     fn write_some(&self, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
-        let moved = if has_vm_calls() {
-            let local = [iovec(bytes.as_ptr() as u64, bytes.len())];
-            sys::transfer(self.tid, true, &local, &[iovec(address, bytes.len())]).map_err(|_| Errno::EFAULT)?
-        } else {
-            self.with_file(|file| file.write_at(bytes, address))?
+        let local = [iovec(bytes.as_ptr() as u64, bytes.len())];
+        let moved = match self.transfer(true, &local, &[iovec(address, bytes.len())])? {
+            Some(moved) => moved,
+            None => self.with_file(|file| file.write_at(bytes, address))?,
         };
         if moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
     }
 
     /// In one call where that is allowed.
     fn read_vectored(&self, buffers: &[(u64, usize)], out: &mut [u8]) -> Result<usize, Errno> {
-        if !has_vm_calls() || buffers.len() > IOV_MAX {
-            return piecewise::read(self, buffers, out);
+        if buffers.len() <= IOV_MAX {
+            let local = [iovec(out.as_mut_ptr() as u64, out.len())];
+            if let Some(moved) = self.transfer(false, &local, &remote(buffers, out.len()))? {
+                return Ok(moved);
+            }
         }
-        let local = [iovec(out.as_mut_ptr() as u64, out.len())];
-        sys::transfer(self.tid, false, &local, &remote(buffers, out.len())).map_err(|_| Errno::EFAULT)
+        piecewise::read(self, buffers, out)
     }
 
     fn write_vectored(&self, buffers: &[(u64, usize)], parts: &[&[u8]]) -> Result<usize, Errno> {
-        if !has_vm_calls() || buffers.len() > IOV_MAX || parts.len() > IOV_MAX {
-            return piecewise::write(self, buffers, parts);
+        if buffers.len() <= IOV_MAX && parts.len() <= IOV_MAX {
+            let local: Vec<_> = parts
+                .iter()
+                .map(|part| iovec(part.as_ptr() as u64, part.len()))
+                .collect();
+            let len = parts.iter().map(|part| part.len()).sum();
+            if let Some(moved) = self.transfer(true, &local, &remote(buffers, len))? {
+                return Ok(moved);
+            }
         }
-        let local: Vec<_> = parts
-            .iter()
-            .map(|part| iovec(part.as_ptr() as u64, part.len()))
-            .collect();
-        let len = parts.iter().map(|part| part.len()).sum();
-        sys::transfer(self.tid, true, &local, &remote(buffers, len)).map_err(|_| Errno::EFAULT)
+        piecewise::write(self, buffers, parts)
     }
 }
 

@@ -108,6 +108,16 @@ pub fn soft_limit(tid: Tid, resource: u32) -> u64 {
     limit.rlim_cur
 }
 
+/// Does something with the rights of a user, and no others, in what concerns files (setfsuid(2)). For root only.
+pub fn as_user<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> T {
+    // SAFETY: no pointers.
+    let (own_gid, own_uid) = unsafe { (libc::setfsgid(gid), libc::setfsuid(uid)) };
+    let result = work();
+    // SAFETY: likewise.
+    unsafe { (libc::setfsuid(own_uid as u32), libc::setfsgid(own_gid as u32)) };
+    result
+}
+
 /// The next change of any child or tracee, if there is one: its id and raw status.
 pub fn next_status() -> Option<(Tid, i32)> {
     let mut status = 0;

@@ -78,6 +78,7 @@ impl Tracer {
         // What has been seen of its start may hide what has come since.
         self.news.children = true;
         self.threads.insert(tid, State::Running);
+        Memory::keep(tid);
         Ok(tid)
     }
 
@@ -89,6 +90,7 @@ impl Tracer {
             errno,
         })?;
         self.threads.insert(tid, State::Running);
+        Memory::keep(tid);
         Ok(())
     }
 
@@ -363,6 +365,9 @@ impl Tracer {
                     announced: false,
                 },
             );
+            if flags & libc::CLONE_THREAD as u64 == 0 {
+                Memory::keep(child);
+            }
             self.ready.push_back(Event::Created { parent, child, flags });
         }
         self.go_on(parent);
@@ -372,6 +377,7 @@ impl Tracer {
         let former = sys::event_message(tid).map_or(tid, |id| Tid::from_raw(id as i32));
         Memory::forget(former);
         Memory::forget(tid);
+        Memory::keep(tid);
         if let Some(mut state) = self.threads.remove(&former) {
             if let State::InCall { frame, .. } = &mut state {
                 frame.executed = true;
