@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use fsmodules::api::{Backing, Errno, MapRequest, MountFlags};
+use rustix::fs::{major, minor};
 
 use crate::task::{Mapped, Task};
 use crate::trap::Reply;
@@ -73,13 +74,23 @@ pub async fn close_unmapped(cx: &Ctx, task: &Task) {
         return;
     };
     let maps = String::from_utf8_lossy(&maps);
-    let inodes: HashSet<&str> = maps.lines().filter_map(|line| line.split_whitespace().nth(4)).collect();
+    // The device and the inode; numbers of memory files come to be those of other files, too.
+    let files: HashSet<(&str, &str)> = maps
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().skip(3);
+            Some((words.next()?, words.next()?))
+        })
+        .collect();
     let in_use = |mapped: &Mapped| {
         let memory = mapped.open.file.as_ref().and_then(|file| match file.backing() {
             Backing::Memory(memory) => rustix::fs::fstat(memory).ok(),
             _ => None,
         });
-        memory.is_none_or(|memory| inodes.contains(memory.st_ino.to_string().as_str()))
+        memory.is_none_or(|memory| {
+            let device = format!("{:02x}:{:02x}", major(memory.st_dev), minor(memory.st_dev));
+            files.contains(&(device.as_str(), memory.st_ino.to_string().as_str()))
+        })
     };
     let (kept, gone): (Vec<_>, Vec<_>) = mm.mapped.take().into_iter().partition(in_use);
     mm.mapped.borrow_mut().extend(kept);
