@@ -60,13 +60,16 @@ impl Carrier {
     }
 }
 
+const BACKLOG: i32 = 8;
+
+/// Our end of the guest's socket.
 async fn accept(cx: &Ctx, fd: i32) -> Result<OwnedFd, Errno> {
     let name = format!("umvu-{}-{}-{}", cx.hv.pid, cx.task.tid.get(), fd);
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(errno)?;
-    let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(errno)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(errno)?;
     rustix::net::bind(&listener, &address).map_err(errno)?;
-    rustix::net::listen(&listener, 1).map_err(errno)?;
+    rustix::net::listen(&listener, BACKLOG).map_err(errno)?;
 
     let slot = cx.scratch().await?;
     let mut bytes = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
@@ -75,7 +78,14 @@ async fn accept(cx: &Ctx, fd: i32) -> Result<OwnedFd, Errno> {
     cx.write(slot.address, &bytes)?;
     let args = [fd as u64, slot.address, bytes.len() as u64, 0, 0, 0];
     cx.run(libc::SYS_connect, args).await?;
-    rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).map_err(errno)
+    // Anybody on the host may have connected, too.
+    loop {
+        let ours = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).map_err(errno)?;
+        let peer = rustix::net::sockopt::socket_peercred(&ours).map_err(errno)?;
+        if peer.pid.as_raw_nonzero().get() == cx.task.tgid().as_raw() {
+            return Ok(ours);
+        }
+    }
 }
 
 /// A way for the caller to one of umvu's own files.

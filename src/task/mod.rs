@@ -217,7 +217,6 @@ impl Task {
         self.process.borrow().clone()
     }
 
-    /// The link to what one of its descriptors stands for (proc(5)).
     /// Looks at something below `/proc/TID`.
     pub fn look<T>(&self, name: &str, how: impl Fn(PathBuf) -> std::io::Result<T>) -> std::io::Result<T> {
         let tid = self.tid.get();
@@ -229,6 +228,7 @@ impl Task {
         self.look(&format!("fd/{fd}"), how)
     }
 
+    /// The link to what one of its descriptors stands for (proc(5)).
     pub fn fd_link(&self, fd: i32) -> PathBuf {
         format!("/proc/{}/fd/{fd}", self.tid.get()).into()
     }

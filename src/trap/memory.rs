@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 use std::sync::OnceLock;
 
 use fsmodules::api::Errno;
@@ -151,7 +152,7 @@ impl Memory {
             File::options().read(true).write(true).open(format!("/proc/{tid}/mem"))
         });
         if let Ok(file) = opened {
-            KEPT.with_borrow_mut(|kept| kept.insert(tid, file));
+            KEPT.with_borrow_mut(|kept| kept.insert(tid, Rc::new(file)));
         }
     }
 
@@ -180,7 +181,7 @@ impl Memory {
                 return None;
             }
             let own = kept.get(&self.tid).or_else(|| kept.get(&process_of(self.tid)?));
-            own.and_then(|file| file.try_clone().ok())
+            own.cloned()
         });
         if let Some(file) = kept {
             return work(&file).map_err(|_| Errno::EFAULT);
@@ -200,7 +201,7 @@ thread_local! {
     /// Opening costs several times as much as a read or write does.
     static FILES: RefCell<LruCache<Tid, File>> = RefCell::new(LruCache::new(MAX_FILES));
     /// By process, those that could not be opened again.
-    static KEPT: RefCell<HashMap<Tid, File>> = RefCell::default();
+    static KEPT: RefCell<HashMap<Tid, Rc<File>>> = RefCell::default();
 }
 const MAX_FILES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
