@@ -447,8 +447,7 @@ pub async fn readahead(cx: &Ctx) -> Result<Reply, Errno> {
     if open.place.node().kind() != FileKind::Regular || inotify::instance(&open).is_some() {
         return Err(Errno::EINVAL);
     }
-    let (from, len) = (cx.arg(1), cx.arg(2));
-    file.advise(cx.cx(), from..from.saturating_add(len), true).await?;
+    file.advise(cx.cx(), advised(cx.arg(1), cx.arg(2))?, true).await?;
     Ok(Reply::Return(0))
 }
 
@@ -458,16 +457,25 @@ pub async fn fadvise(cx: &Ctx) -> Result<Reply, Errno> {
         return Ok(Reply::Passthrough);
     };
     let file = served(&open)?;
-    let (from, len, advice) = (cx.arg(1), cx.arg(2), cx.int(3) as i32);
-    if !(libc::POSIX_FADV_NORMAL..=libc::POSIX_FADV_NOREUSE).contains(&advice) || len > i64::MAX as u64 {
+    let advice = cx.int(3) as i32;
+    let range = advised(cx.arg(1), cx.arg(2))?;
+    if !(libc::POSIX_FADV_NORMAL..=libc::POSIX_FADV_NOREUSE).contains(&advice) {
         return Err(Errno::EINVAL);
     }
-    let end = if len == 0 { u64::MAX } else { from.saturating_add(len) };
     if let libc::POSIX_FADV_WILLNEED | libc::POSIX_FADV_DONTNEED = advice {
-        file.advise(cx.cx(), from..end, advice == libc::POSIX_FADV_WILLNEED)
-            .await?;
+        file.advise(cx.cx(), range, advice == libc::POSIX_FADV_WILLNEED).await?;
     }
     Ok(Reply::Return(0))
+}
+
+/// The bytes that advice is for, as far as a file can have such; without a length, all the rest.
+fn advised(from: u64, len: u64) -> Result<std::ops::Range<u64>, Errno> {
+    let most = i64::MAX as u64;
+    match len {
+        0 => Ok(from.min(most)..most),
+        len if len <= most => Ok(from.min(most)..from.saturating_add(len).min(most)),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-# Locks of one owner merge and split; odd arguments of mmap, linkat, name_to_handle_at, openat2; no descriptor free.
+# Locks of one owner merge and split; odd arguments of mmap, linkat, name_to_handle_at, openat2, advice; no descriptor free.
 python3 - <<'P'
 import os, errno, ctypes, struct, fcntl, mmap
 libc = ctypes.CDLL(None, use_errno=True)
@@ -66,5 +66,7 @@ try:
 except OSError as e: p("limit", errno.errorcode[e.errno], len(got) > 700)
 p(attempt(os.dup, fd), attempt(os.open, "f", 0), attempt(os.open, "new2", os.O_CREAT))
 for g in got: os.close(g)
+ends = 0, 5000, 1 << 62, (1 << 63) - 1, -1, -(1 << 63)
+for nr, hows in (221, (3, 4, 9)), (187, (0,)): p("advice", nr, [call(nr, fd, at, n, how) for at in ends for n in ends for how in hows])
 p(os.pread(fd, 3, 0))
 P
