@@ -483,6 +483,11 @@ pub fn signal_info(tid: Tid) -> Option<SignalInfo> {
     Some(SignalInfo(unsafe { info.assume_init() }))
 }
 
+/// Is it at this event (`PTRACE_EVENT_*`) that a thread is stopped?
+pub fn is_at_event(tid: Tid, event: i32) -> bool {
+    signal_info(tid).is_some_and(|SignalInfo(info)| info.si_code >> 8 == event)
+}
+
 pub fn set_signal_info(tid: Tid, info: &SignalInfo) -> Result<()> {
     ptrace(libc::PTRACE_SETSIGINFO, tid, 0, &raw const info.0 as usize)
 }

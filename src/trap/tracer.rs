@@ -305,7 +305,9 @@ impl Tracer {
         let signal = libc::WSTOPSIG(status);
         match status >> 16 {
             libc::PTRACE_EVENT_SECCOMP => self.caught(tid),
-            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => self.created(tid),
+            event @ (libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE) => {
+                self.created(tid, event)
+            }
             libc::PTRACE_EVENT_EXEC => self.executed(tid),
             libc::PTRACE_EVENT_EXIT => {
                 self.threads.insert(tid, State::Exiting);
@@ -353,9 +355,13 @@ impl Tracer {
         }
     }
 
-    fn created(&mut self, parent: Tid) {
-        if let (Ok(child), Ok(regs)) = (sys::event_message(parent), sys::regs(parent)) {
-            let child = Tid::from_raw(child as i32);
+    fn created(&mut self, parent: Tid, event: i32) {
+        let child = sys::event_message(parent).map(|message| Tid::from_raw(message as i32));
+        // Killed since then, the parent stands at its exit, whose message is a status.
+        let child = child
+            .ok()
+            .filter(|&child| sys::is_at_event(parent, event) || self.is_new(child));
+        if let (Some(child), Ok(regs)) = (child, sys::regs(parent)) {
             let flags = clone_flags(parent, regs.call());
             let stopped = matches!(self.threads.get(&child), Some(State::New { stopped: true, .. }));
             self.threads.insert(
@@ -371,6 +377,14 @@ impl Tracer {
             self.ready.push_back(Event::Created { parent, child, flags });
         }
         self.go_on(parent);
+    }
+
+    /// Is it a tracee of which nothing is known yet but that it is there?
+    fn is_new(&self, tid: Tid) -> bool {
+        match self.threads.get(&tid) {
+            Some(state) => matches!(state, State::New { .. }),
+            None => status_field(tid, "TracerPid:") == Some(std::process::id().to_string()),
+        }
     }
 
     fn executed(&mut self, tid: Tid) {
