@@ -232,7 +232,7 @@ impl Content {
         self.valid.borrow().covered_until(from)
     }
 
-    /// As [`Content::load`], for one who reads.
+    /// Makes a range valid for who reads it, by READs of whole pages; clipped to the file's size.
     pub async fn read_in(
         &self,
         node: &Node,
@@ -241,23 +241,9 @@ impl Content {
         wanted: Range<u64>,
     ) -> Result<(), Errno> {
         while let Some(gap) = self.gap(wanted.clone()).await {
-            let loaded = self.load_piece(node, client, handle, gap).await;
+            let loaded = self.load(node, client, handle, gap).await;
             node.accessed();
             loaded?;
-        }
-        Ok(())
-    }
-
-    /// Makes a range valid, by READs of whole pages; clipped to the file's size.
-    pub async fn load(
-        &self,
-        node: &Node,
-        client: &dyn Client,
-        handle: &Handle,
-        wanted: Range<u64>,
-    ) -> Result<(), Errno> {
-        while let Some(gap) = self.gap(wanted.clone()).await {
-            self.load_piece(node, client, handle, gap).await?;
         }
         Ok(())
     }
@@ -306,7 +292,8 @@ impl Content {
         .await;
     }
 
-    async fn load_piece(
+    /// Makes the beginning of a gap valid, unless that is in doubt again by then.
+    pub(super) async fn load(
         &self,
         node: &Node,
         client: &dyn Client,

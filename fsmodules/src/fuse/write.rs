@@ -66,9 +66,11 @@ impl FuseFile {
     async fn write_cached(&self, cx: Cx<'_>, at: u64, data: Bytes) -> Result<usize, Errno> {
         let (content, mut end) = (self.pages()?, at + data.len() as u64);
         while let Some(page) = content.missing_edge(at..end) {
-            match content.load(&self.node, cx.caller, &self.handle, page.clone()).await {
+            let start = page.start;
+            let Some(gap) = content.gap(page).await else { continue };
+            match content.load(&self.node, cx.caller, &self.handle, gap).await {
                 // The pages before the last one can be written.
-                Err(_) if page.start > at => end = page.start,
+                Err(_) if start > at => end = start,
                 loaded => loaded?,
             }
         }
