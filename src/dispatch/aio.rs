@@ -83,7 +83,7 @@ impl Done {
             let _ = cx.write_value(address, &Iocb { aio_key: key, ..block });
         }
         if let Some(null) = self.null {
-            let _ = cx.run(libc::SYS_close, [null as u64, 0, 0, 0, 0, 0]).await;
+            let _ = cx.close(null).await;
         }
     }
 }

@@ -27,7 +27,7 @@ impl Carrier {
         match accept(cx, fd).await {
             Ok(ours) => Ok(Carrier { fd, ours }),
             Err(errno) => {
-                close(cx, fd).await?;
+                cx.close(fd).await?;
                 Err(errno)
             }
         }
@@ -106,7 +106,7 @@ impl Way {
         }
         let carrier = Carrier::connect(cx).await?;
         let given = carrier.give(cx, fd).await;
-        close(cx, carrier.fd).await?;
+        cx.close(carrier.fd).await?;
         let handed = given?;
         Ok(Way {
             path: format!("/proc/self/fd/{handed}").into_bytes(),
@@ -117,7 +117,7 @@ impl Way {
     /// The caller has arrived, or will not.
     pub async fn end(self, cx: &Ctx) -> Result<(), Errno> {
         match self.handed {
-            Some(fd) => close(cx, fd).await,
+            Some(fd) => cx.close(fd).await,
             None => Ok(()),
         }
     }
@@ -125,18 +125,13 @@ impl Way {
 
 /// May the caller follow this link of proc(5)?
 async fn sees(cx: &Ctx, link: &[u8]) -> Result<bool, Errno> {
-    let slot = cx.scratch().await?;
-    cx.write(slot.address, &[link, b"\0"].concat())?;
+    let slot = cx.scratch_string(link).await?;
     let args = [slot.address, slot.address, 1, 0, 0, 0];
     match cx.run(libc::SYS_readlink, args).await {
         Ok(_) => Ok(true),
         Err(Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno),
     }
-}
-
-async fn close(cx: &Ctx, fd: i32) -> Result<(), Errno> {
-    cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await.map(drop)
 }
 
 /// Where the descriptor stands in a [`rights_message`].

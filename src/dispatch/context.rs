@@ -520,6 +520,22 @@ impl Ctx {
         }
     }
 
+    /// The same with a string in it, a path or a name.
+    pub async fn scratch_string(&self, path: &[u8]) -> Result<ScratchSlot, Errno> {
+        let bytes = [path, b"\0"].concat();
+        if bytes.len() as u64 > crate::task::SLOT_LEN {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let slot = self.scratch().await?;
+        self.write(slot.address, &bytes)?;
+        Ok(slot)
+    }
+
+    /// Has the kernel close a descriptor of the guest's.
+    pub async fn close(&self, fd: i32) -> Result<(), Errno> {
+        self.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await.map(drop)
+    }
+
     /// Waits for something, unless a signal comes first: then the call is interrupted.
     pub async fn until(&self, event: impl Future<Output = ()>) -> Result<(), Errno> {
         let signal = async {
@@ -541,13 +557,7 @@ impl Ctx {
     pub async fn call_with_paths(&self, mut call: RawCall, paths: &[(usize, &[u8])]) -> Result<Reply, Errno> {
         let mut slots = Vec::new();
         for (arg, path) in paths {
-            let slot = self.scratch().await?;
-            let mut bytes = path.to_vec();
-            bytes.push(0);
-            if bytes.len() as u64 > crate::task::SLOT_LEN {
-                return Err(Errno::ENAMETOOLONG);
-            }
-            self.write(slot.address, &bytes)?;
+            let slot = self.scratch_string(path).await?;
             call.args[*arg] = slot.address;
             slots.push(slot);
         }

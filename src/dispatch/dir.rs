@@ -140,8 +140,7 @@ pub async fn move_to(cx: &Ctx, place: Place) -> Result<(), Errno> {
 }
 
 async fn kernel_moves(cx: &Ctx, path: &[u8]) -> Result<(), Errno> {
-    let slot = cx.scratch().await?;
-    cx.write(slot.address, &[path, b"\0"].concat())?;
+    let slot = cx.scratch_string(path).await?;
     cx.run(libc::SYS_chdir, [slot.address, 0, 0, 0, 0, 0]).await.map(drop)
 }
 

@@ -403,8 +403,7 @@ fn show_name(cx: &Ctx, name: &[u8]) -> Result<(), Errno> {
 /// Gives the thread the name of the program that it executes, where the kernel has taken another one from the path that
 /// it was given. Done at its first caught call, since the thread must do it itself.
 pub async fn set_comm(cx: &Ctx, comm: &[u8]) -> Result<(), Errno> {
-    let slot = cx.scratch().await?;
-    cx.write(slot.address, &[comm, b"\0"].concat())?;
+    let slot = cx.scratch_string(comm).await?;
     cx.run(libc::SYS_prctl, [libc::PR_SET_NAME as u64, slot.address, 0, 0, 0, 0])
         .await?;
     Ok(())

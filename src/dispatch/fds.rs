@@ -28,7 +28,7 @@ pub async fn close(cx: &Ctx) -> Result<Reply, Errno> {
         return Ok(Reply::Passthrough);
     };
     if let Err(errno) = flush(cx, entry).await {
-        cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
+        cx.close(fd).await?;
         return Err(errno);
     }
     Ok(Reply::Passthrough)

@@ -111,8 +111,7 @@ fn is_open(cx: &Ctx, fd: i32) -> bool {
 /// Lets the guest open one of umvu's own descriptors anew, at the lowest free number.
 pub async fn reopen(cx: &Ctx, fd: BorrowedFd<'_>, flags: OpenFlags) -> Result<i32, Errno> {
     let way = Way::to(cx, fd).await?;
-    let slot = cx.scratch().await?;
-    cx.write(slot.address, &[&way.path[..], b"\0"].concat())?;
+    let slot = cx.scratch_string(&way.path).await?;
     let args = [CWD as u64, slot.address, flags.bits().into(), 0, 0, 0];
     let opened = cx.run(libc::SYS_openat, args).await;
     way.end(cx).await?;
@@ -129,7 +128,7 @@ pub async fn settle(cx: &Ctx, fd: i32, cloexec: bool) -> Result<i32, Errno> {
         let _numbering = cx.task.files().numbering();
         // No room up there (RLIMIT_NOFILE): then it stays, and all descriptors of the process are caught.
         if let Some(moved) = dup_seen(cx, fd, 0, cloexec).await? {
-            cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
+            cx.close(fd).await?;
             return Ok(moved);
         }
     }
@@ -149,7 +148,7 @@ pub async fn dup_seen(cx: &Ctx, fd: i32, min: u32, cloexec: bool) -> Result<Opti
         if range.contains(&(new as u32)) && !is_highest(cx, new as i32) {
             return Ok(Some(new as i32));
         }
-        cx.run(libc::SYS_close, [new as u64, 0, 0, 0, 0, 0]).await?;
+        cx.close(new as i32).await?;
     }
     Ok(None)
 }

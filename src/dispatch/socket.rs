@@ -152,7 +152,7 @@ async fn send(
         Err(errno) => Err(errno),
     };
     for pipe in pipes {
-        cx.run(libc::SYS_close, [pipe as u64, 0, 0, 0, 0, 0]).await?;
+        cx.close(pipe).await?;
     }
     forget_arrived(&cx.hv);
     sent
@@ -283,7 +283,7 @@ async fn arrive(cx: &Ctx, at: u64, room: u32, flags: i32) -> Result<(), Errno> {
             found.map(|entry| entry.file.clone())
         };
         let Some(file) = file else { continue };
-        cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
+        cx.close(fd).await?;
         let fd = put(cx, file, cloexec).await?;
         cx.write_value(address, &fd)?;
     }

@@ -78,7 +78,7 @@ pub async fn connect(cx: &Ctx, file: &Rc<OpenFile>) -> Result<i32, Errno> {
             Ok(fd)
         }
         Err(errno) => {
-            cx.run(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0]).await?;
+            cx.close(fd).await?;
             Err(errno)
         }
     }
