@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -161,7 +162,7 @@ impl End {
                     .look_at_fd(*fd, std::fs::symlink_metadata)
                     .map_err(|_| Errno::EBADF)?;
                 let bit = if write { libc::S_IWUSR } else { libc::S_IRUSR };
-                std::os::unix::fs::MetadataExt::mode(&link) & bit != 0
+                link.mode() & bit != 0
             }
         };
         if allowed { Ok(()) } else { Err(Errno::EBADF) }
@@ -201,7 +202,7 @@ impl End {
             End::Virtual(open, ..) => Ok(Some(open.place.node().kind())),
             End::Real(fd, _) => {
                 let meta = cx.task.look_at_fd(*fd, std::fs::metadata).map_err(|_| Errno::EBADF)?;
-                Ok(FileKind::from_mode(std::os::unix::fs::MetadataExt::mode(&meta)))
+                Ok(FileKind::from_mode(meta.mode()))
             }
         }
     }
@@ -210,7 +211,7 @@ impl End {
 /// The guest's end of a pipe, opened anew so that nothing waits for it; `None` for any other file.
 fn pipe(cx: &Ctx, fd: i32, mode: OFlags) -> Option<OwnedFd> {
     let meta = cx.task.look_at_fd(fd, std::fs::metadata).ok()?;
-    if FileKind::from_mode(std::os::unix::fs::MetadataExt::mode(&meta)) != Some(FileKind::Fifo) {
+    if FileKind::from_mode(meta.mode()) != Some(FileKind::Fifo) {
         return None;
     }
     let flags = mode | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -225,7 +225,7 @@ impl Task {
 
     /// Looks at the link to an open file.
     pub fn look_at_fd<T>(&self, fd: i32, how: impl Fn(PathBuf) -> std::io::Result<T>) -> std::io::Result<T> {
-        self.look(&format!("fd/{fd}"), how)
+        crate::trap::reaching(self.tid.get(), || how(self.fd_link(fd)))
     }
 
     /// The link to what one of its descriptors stands for (proc(5)).

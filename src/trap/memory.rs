@@ -13,7 +13,8 @@ use fsmodules::api::Errno;
 use lru::LruCache;
 
 use super::reach::{others_are_out_of_reach, reaching};
-use super::{Tid, status_field, sys};
+use super::tracer::process_of;
+use super::{Tid, sys};
 
 const PAGE: u64 = 4096;
 /// As many buffers as the kernel takes at once (`UIO_MAXIOV`).
@@ -148,10 +149,7 @@ impl Memory {
         if !others_are_out_of_reach() {
             return;
         }
-        let opened = reaching(tid, || {
-            File::options().read(true).write(true).open(format!("/proc/{tid}/mem"))
-        });
-        if let Ok(file) = opened {
+        if let Ok(file) = open(tid) {
             KEPT.with_borrow_mut(|kept| kept.insert(tid, Rc::new(file)));
         }
     }
@@ -187,11 +185,7 @@ impl Memory {
             return work(&file).map_err(|_| Errno::EFAULT);
         }
         FILES.with_borrow_mut(|files| {
-            let open = || {
-                let path = format!("/proc/{}/mem", self.tid);
-                File::options().read(true).write(true).open(path)
-            };
-            let file = files.try_get_or_insert(self.tid, open);
+            let file = files.try_get_or_insert(self.tid, || open(self.tid));
             file.and_then(work).map_err(|_| Errno::EFAULT)
         })
     }
@@ -216,8 +210,10 @@ fn has_vm_calls() -> bool {
     })
 }
 
-fn process_of(tid: Tid) -> Option<Tid> {
-    status_field(tid, "Tgid:")?.parse().ok().map(Tid::from_raw)
+fn open(tid: Tid) -> std::io::Result<File> {
+    reaching(tid, || {
+        File::options().read(true).write(true).open(format!("/proc/{tid}/mem"))
+    })
 }
 
 /// The buffers as far as `len` bytes reach. The kernel would pin the pages of all that is named here, also of what it

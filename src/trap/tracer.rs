@@ -526,10 +526,7 @@ impl Tracer {
         let Some(info) = sys::signal_info(tid).filter(|info| info.is_for_a_process()) else {
             return false;
         };
-        let leader = status_field(tid, "Tgid:")
-            .and_then(|id| id.parse().ok())
-            .map(Tid::from_raw);
-        let Some(leader) = leader.filter(|leader| *leader != tid) else {
+        let Some(leader) = process_of(tid).filter(|leader| *leader != tid) else {
             return false;
         };
         let mask = match self.threads.get(&leader) {
@@ -622,6 +619,11 @@ fn is_handled(tid: Tid, signal: i32) -> bool {
 /// A set of signals of a thread (proc(5)).
 fn signals(tid: Tid, name: &str) -> Option<u64> {
     u64::from_str_radix(&status_field(tid, name)?, 16).ok()
+}
+
+/// The process of a thread: its leader's id.
+pub(super) fn process_of(tid: Tid) -> Option<Tid> {
+    status_field(tid, "Tgid:")?.parse().ok().map(Tid::from_raw)
 }
 
 /// A line of `/proc/TID/status` by its name, with the colon (proc(5)).
