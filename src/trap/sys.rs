@@ -71,10 +71,14 @@ pub fn set_regs(tid: Tid, regs: &Regs) -> Result<()> {
     ptrace(libc::PTRACE_SETREGS, tid, 0, &raw const regs.0 as usize)
 }
 
-pub fn event_message(tid: Tid) -> Result<u64> {
+/// Of whom the event (`PTRACE_EVENT_*`) tells at which a thread is stopped. Killed since then, it stands at its exit, whose
+/// message is a status.
+pub fn event_thread(tid: Tid, event: i32) -> Option<Tid> {
     let mut message: libc::c_ulong = 0;
-    ptrace(libc::PTRACE_GETEVENTMSG, tid, 0, &raw mut message as usize)?;
-    Ok(message)
+    ptrace(libc::PTRACE_GETEVENTMSG, tid, 0, &raw mut message as usize).ok()?;
+    // What has been read was this event's if it still is the last one.
+    let SignalInfo(info) = signal_info(tid)?;
+    (info.si_code >> 8 == event).then(|| Tid::from_raw(message as i32))
 }
 
 /// Sets the mask of blocked signals; what it was.
@@ -481,11 +485,6 @@ pub fn signal_info(tid: Tid) -> Option<SignalInfo> {
     ptrace(libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr() as usize).ok()?;
     // SAFETY: all bytes zero are a valid structure, and the kernel has filled it in.
     Some(SignalInfo(unsafe { info.assume_init() }))
-}
-
-/// Is it at this event (`PTRACE_EVENT_*`) that a thread is stopped?
-pub fn is_at_event(tid: Tid, event: i32) -> bool {
-    signal_info(tid).is_some_and(|SignalInfo(info)| info.si_code >> 8 == event)
 }
 
 pub fn set_signal_info(tid: Tid, info: &SignalInfo) -> Result<()> {

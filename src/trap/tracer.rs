@@ -356,12 +356,7 @@ impl Tracer {
     }
 
     fn created(&mut self, parent: Tid, event: i32) {
-        let child = sys::event_message(parent).map(|message| Tid::from_raw(message as i32));
-        // Killed since then, the parent stands at its exit, whose message is a status.
-        let child = child
-            .ok()
-            .filter(|&child| sys::is_at_event(parent, event) || self.is_new(child));
-        if let (Some(child), Ok(regs)) = (child, sys::regs(parent)) {
+        if let (Some(child), Ok(regs)) = (sys::event_thread(parent, event), sys::regs(parent)) {
             let flags = clone_flags(parent, regs.call());
             let stopped = matches!(self.threads.get(&child), Some(State::New { stopped: true, .. }));
             self.threads.insert(
@@ -379,16 +374,8 @@ impl Tracer {
         self.go_on(parent);
     }
 
-    /// Is it a tracee of which nothing is known yet but that it is there?
-    fn is_new(&self, tid: Tid) -> bool {
-        match self.threads.get(&tid) {
-            Some(state) => matches!(state, State::New { .. }),
-            None => status_field(tid, "TracerPid:") == Some(std::process::id().to_string()),
-        }
-    }
-
     fn executed(&mut self, tid: Tid) {
-        let former = sys::event_message(tid).map_or(tid, |id| Tid::from_raw(id as i32));
+        let former = sys::event_thread(tid, libc::PTRACE_EVENT_EXEC).unwrap_or(tid);
         Memory::forget(former);
         Memory::forget(tid);
         Memory::keep(tid);
