@@ -15,7 +15,7 @@ use super::content::Content;
 use super::fs::FuseFs;
 use super::locks::LockTable;
 use super::perm;
-use crate::api::{Access, AttrMask, Cx, Errno, FileKind, Name, Time};
+use crate::api::{Access, AttrMask, Cx, Errno, FileKind, FileSystem, Name, Time};
 
 /// What writing back changes (`FUSE_STATX_MODIFY`).
 pub const MODIFIED: AttrMask = AttrMask::MTIME.union(AttrMask::CTIME).union(AttrMask::BLOCKS);
@@ -113,6 +113,15 @@ impl Node {
 
     pub fn check(&self) -> Result<(), Errno> {
         if self.bad.get() { Err(Errno::EIO) } else { Ok(()) }
+    }
+
+    /// A reply gives it this mode: its type never changes.
+    pub fn check_kind(&self, mode: u32) -> Result<(), Errno> {
+        if FileKind::from_mode(mode) == Some(self.kind) {
+            return Ok(());
+        }
+        self.turn_bad();
+        Err(Errno::EIO)
     }
 
     // Attributes.
@@ -228,10 +237,7 @@ impl Node {
         self.check()?;
         let version = self.fs.attr_version();
         let out = self.fs.connection.by(client).getattr(self.nodeid(), fh).await?;
-        if FileKind::from_mode(out.attr.mode) != Some(self.kind) {
-            self.turn_bad();
-            return Err(Errno::EIO);
-        }
+        self.check_kind(out.attr.mode)?;
         self.learn(
             out.attr,
             expiry(self.fs.now(), out.attr_valid, out.attr_valid_nsec),
@@ -254,9 +260,7 @@ impl Node {
 
     /// `fuse_permission`
     pub async fn may(&self, cx: Cx<'_>, mask: Access) -> Result<(), Errno> {
-        if !self.fs.allows(cx) {
-            return Err(Errno::EACCES);
-        }
+        self.fs.permits(cx)?;
         let test = |attr: &Attr| match self.fs.options.default_permissions {
             true => perm::allows(cx.caller.ids(), attr, mask),
             false => attr.mode & 0o111 != 0,

@@ -9,7 +9,7 @@ use super::dirty::pause;
 use super::file::FuseFile;
 use super::node::Node;
 use super::perm;
-use crate::api::{Access, AttrMask, Cx, Errno, FileKind, SetAttr, SetTime};
+use crate::api::{Access, AttrMask, Cx, Errno, FileKind, FileSystem, SetAttr, SetTime};
 
 /// The owner of locks, as a server sees it.
 pub fn lock_owner(files_id: u64) -> u64 {
@@ -91,10 +91,7 @@ impl Node {
     async fn send(&self, cx: Cx<'_>, mut set: SetattrIn, valid: SetattrValid) -> Result<(), Errno> {
         set.valid = valid.bits();
         let out = self.calls(cx).setattr(self.nodeid(), set).await?;
-        if FileKind::from_mode(out.attr.mode) != Some(self.kind) {
-            self.turn_bad();
-            return Err(Errno::EIO);
-        }
+        self.check_kind(out.attr.mode)?;
         let mut attr = self.corrected(out.attr);
         if self.owns_size() {
             if valid.contains(SetattrValid::SIZE) {
@@ -122,9 +119,7 @@ impl Node {
 
     pub async fn change(&self, cx: Cx<'_>, change: SetAttr<'_>) -> Result<(), Errno> {
         self.check()?;
-        if !self.fs.allows(cx) {
-            return Err(Errno::EACCES);
-        }
+        self.fs.permits(cx)?;
         if change.size.is_some() && self.kind == FileKind::Directory {
             return Err(Errno::EISDIR);
         }

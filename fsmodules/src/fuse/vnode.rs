@@ -80,10 +80,7 @@ impl Node {
         let version = self.fs.attr_version();
         let mask = (AttrMask::BASIC | AttrMask::BTIME).bits();
         let out = self.calls(cx).statx(self.nodeid(), mask).await?;
-        if FileKind::from_mode(out.mode.into()) != Some(self.kind) {
-            self.turn_bad();
-            return Err(Errno::EIO);
-        }
+        self.check_kind(out.mode.into())?;
         Ok(self.learn_statx(&out, version))
     }
 
@@ -603,9 +600,7 @@ impl Vnode for Node {
 
     fn listxattr<'a>(&'a self, cx: Cx<'a>) -> Op<'a, Bytes> {
         Box::pin(async move {
-            if !self.fs.allows(cx) {
-                return Err(Errno::EACCES);
-            }
+            self.fs.permits(cx)?;
             self.calls(cx).listxattr(self.nodeid()).await
         })
     }
